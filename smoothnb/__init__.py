@@ -1,0 +1,45 @@
+"""Smooth latent spaces in diffusion models: the functions behind the notebooks.
+
+This file is the public list. Names are imported when they are first used, so that the command line answers at once.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from smoothnb.latents import decode, encode, seeded_noise, slerp
+    from smoothnb.models import UnknownWordsWarning, load_pipeline
+    from smoothnb.sampling import Step, generate, sample
+    from smoothnb.widgets import MixingSlider, strip
+
+_HOME = {
+    "slerp": "latents",
+    "seeded_noise": "latents",
+    "encode": "latents",
+    "decode": "latents",
+    "load_pipeline": "models",
+    "UnknownWordsWarning": "models",
+    "sample": "sampling",
+    "generate": "sampling",
+    "Step": "sampling",
+    "MixingSlider": "widgets",
+    "strip": "widgets",
+}
+
+__all__ = [
+    "slerp", "seeded_noise", "encode", "decode", "load_pipeline", "UnknownWordsWarning", "sample", "generate", "Step",
+    "MixingSlider", "strip",
+]  # fmt: skip
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,118 @@
+"""Pictures in: any mode, size and container, brought to the RGB pixels that a model expects."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image, ImageOps
+from torch import Tensor
+
+ImageLike = Image.Image | str | Path | np.ndarray | Tensor
+"""One picture: PIL, a path, or an array or tensor (uint8 in 0…255 or floating point in [0, 1])."""
+
+log = logging.getLogger(__name__)
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    """One picture from height × width (× 1, 2, 3 or 4 channels) of uint8 or of floating point in [0, 1]."""
+    if array.ndim not in (2, 3) or 0 in array.shape or (array.ndim == 3 and array.shape[2] > 4):
+        raise ValueError(
+            f"expected a picture of height × width or height × width × (1 to 4) channels, got shape {array.shape}"
+        )
+    if np.issubdtype(array.dtype, np.floating):
+        if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
+            raise ValueError(
+                f"expected pixels in [0, 1], got values from {array.min():.3g} to {array.max():.3g}: "
+                "divide by 255, or map [-1, 1] to [0, 1] with x / 2 + 0.5"
+            )
+        array = (array * 255).round().astype(np.uint8)
+    if array.dtype != np.uint8:
+        raise ValueError(f"expected pixels as uint8 or floating point, got {array.dtype}")
+    return Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array)
+
+
+def to_rgb(image: ImageLike) -> Image.Image:
+    """Brings one picture to RGB.
+
+    The turn that a camera notes in EXIF is applied, alpha is flattened on white, 16-bit grey is scaled to 8 bits.
+
+    Args:
+        image: PIL image, path, array (height × width × channels) or tensor (channels × height × width).
+
+    Returns:
+        The picture in mode RGB, at its own size.
+
+    Raises:
+        FileNotFoundError: If a path leads nowhere.
+        ValueError: If the file is no picture, or an array has the wrong shape, type or range.
+        TypeError: If it is none of these kinds.
+    """
+    if isinstance(image, Tensor):
+        array = image.detach().cpu()
+        array = (array.float() if array.is_floating_point() else array).numpy()
+        image = _from_array(np.moveaxis(array, 0, -1) if array.ndim == 3 else array)
+    elif isinstance(image, np.ndarray):
+        image = _from_array(image)
+    elif isinstance(image, str | Path):
+        path = Path(image).expanduser()
+        if not path.is_file():
+            raise FileNotFoundError(f"no picture at {path}: give a path that exists from {Path.cwd()}, or a PIL image")
+        try:
+            image = Image.open(path)
+            image.load()
+        except OSError as error:
+            raise ValueError(f"cannot read {path} as a picture: {error}") from error
+    elif not isinstance(image, Image.Image):
+        raise TypeError(f"expected a PIL image, path, array or tensor, got {type(image).__name__}")
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        # Pillow clips 16 bits to 8 instead of scaling them.
+        image = Image.fromarray((np.asarray(image, dtype=np.float64).clip(0, 65535) / 257).round().astype(np.uint8))
+    if "transparency" in image.info or "A" in image.getbands():
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")
+
+
+def as_list(images: ImageLike | Sequence[ImageLike]) -> list[ImageLike]:
+    """One picture or many as a list; a 4-dimensional array or tensor is a batch."""
+    if isinstance(images, np.ndarray | Tensor):
+        return list(images) if images.ndim == 4 else [images]
+    return [images] if isinstance(images, str | Path | Image.Image) else list(images)
+
+
+def to_pixels(
+    images: ImageLike | Sequence[ImageLike], height: int, width: int
+) -> Float[Tensor, "batch 3 {height} {width}"]:
+    """Brings pictures to one size: crops around the middle, resizes what remains (Lanczos), and says so once.
+
+    Args:
+        images: One picture or a sequence, each as in `to_rgb`.
+        height: Of the result, in pixels.
+        width: Of the result, in pixels.
+
+    Returns:
+        Pixels in [0, 1].
+
+    Raises:
+        ValueError: If there is no picture, or one cannot be read.
+    """
+    pictures = [to_rgb(image) for image in as_list(images)]
+    if not pictures:
+        raise ValueError("expected at least one picture, got none")
+    sizes = sorted({p.size for p in pictures if p.size != (width, height)})
+    if sizes:
+        seen = ", ".join(f"{w}×{h}" for w, h in sizes[:5]) + (", …" if len(sizes) > 5 else "")
+        log.warning("Pictures of %s pixels are cropped around the middle and resized to %d×%d.", seen, width, height)
+    fitted = [ImageOps.fit(p, (width, height), Image.Resampling.LANCZOS) for p in pictures]
+    return torch.from_numpy(np.stack([np.asarray(p) for p in fitted])).permute(0, 3, 1, 2).float() / 255
+
+
+def to_pil(pixels: Float[Tensor, "batch 3 height width"]) -> list[Image.Image]:
+    """Turns pixels in [0, 1] into PIL images; what lies outside is clipped."""
+    array = (pixels.detach().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(picture) for picture in array]

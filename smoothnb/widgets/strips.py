@@ -1,0 +1,80 @@
+"""Static strips of frames: what a slider shows, for places where no widget runs."""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+Frames = Sequence[Image.Image] | Mapping[str, Sequence[Image.Image]]
+"""Frames of one path, or several paths by name."""
+
+INK = "#444444"
+MARGIN = 6
+
+
+def rows_of(frames: Frames) -> dict[str, list[Image.Image]]:
+    """Brings frames to rows by name (one row: the name is empty).
+
+    Raises:
+        ValueError: If there are no frames, or rows differ in length.
+        TypeError: If a frame is no PIL image.
+    """
+    rows = {str(k): list(v) for k, v in frames.items()} if isinstance(frames, Mapping) else {"": list(frames)}
+    lengths = {name: len(row) for name, row in rows.items()}
+    if not rows or 0 in lengths.values():
+        raise ValueError(f"expected at least one frame in every row, got {lengths or 'no rows'}")
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"expected rows of equal length, got {lengths}")
+    for row in rows.values():
+        for frame in row:
+            if not isinstance(frame, Image.Image):
+                raise TypeError(f"expected frames as PIL images, got {type(frame).__name__}")
+    return rows
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    # matplotlib's own copy of DejaVu Sans is on every machine, and has η, ε and ∅.
+    import matplotlib
+
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
+
+
+def strip(frames: Frames, labels: Sequence[str] | None = None, size: int = 112) -> Image.Image:
+    """Lays frames side by side on white, the columns labelled above, rows named on the left.
+
+    Args:
+        frames: PIL images, or a mapping from names to such rows of equal length.
+        labels: One for each column.
+        size: Width of a frame on the strip, in pixels; the height keeps the first frame's proportions.
+
+    Returns:
+        An RGB picture.
+
+    Raises:
+        ValueError: If there are no frames, rows differ in length, or labels do not pair up with columns.
+        TypeError: If a frame is no PIL image.
+    """
+    rows = rows_of(frames)
+    columns = len(next(iter(rows.values())))
+    if labels is not None and len(labels) != columns:
+        raise ValueError(f"expected {columns} labels, one for each column, got {len(labels)}")
+    first = next(iter(rows.values()))[0]
+    height = max(1, round(size * first.height / first.width))
+    font = _font(max(9, size // 8))
+    line = sum(font.getmetrics())
+    left = MARGIN + max(round(font.getlength(name)) for name in rows) + (MARGIN if any(rows) else 0)
+    top = MARGIN + (line if labels is not None else 0)
+
+    sheet = Image.new("RGB", (left + columns * (size + MARGIN), top + len(rows) * (height + MARGIN)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for column, label in enumerate(labels or ()):
+        draw.text((left + column * (size + MARGIN) + size / 2, MARGIN / 2), label, INK, font, anchor="ma")
+    for r, (name, row) in enumerate(rows.items()):
+        y = top + r * (height + MARGIN)
+        draw.text((MARGIN, y + height / 2), name, INK, font, anchor="lm")
+        for column, frame in enumerate(row):
+            small = frame.convert("RGB").resize((size, height), Image.Resampling.LANCZOS)
+            sheet.paste(small, (left + column * (size + MARGIN), y))
+    return sheet
