@@ -1,0 +1,169 @@
+"""What postcards are called: a small grammar with synonyms that leaves factors out, and a tokenizer that knows it."""
+
+import json
+import random
+import re
+
+from tokenizers import Tokenizer, models, trainers
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import CLIPTokenizer
+
+from smoothnb.postcards.scene import FACTORS, Scene
+
+GRAMMAR = {
+    "time": {
+        "dawn": ("at dawn", "at daybreak", "at sunrise"),
+        "noon": ("at noon", "at midday"),
+        "sunset": ("at sunset", "at dusk", "in the evening"),
+        "night": ("at night", "by moonlight", "under the stars"),
+    },
+    "land": {
+        "meadow": ("in a meadow", "in the fields", "on the grass"),
+        "desert": ("in the desert", "among dunes", "on the sand"),
+        "snow": ("in the snow", "in winter"),
+        "sea": ("at sea", "on the ocean", "on the water"),
+    },
+    "weather": {
+        "clear": ("in clear weather", "under a clear sky"),
+        "cloudy": ("under clouds", "under a cloudy sky"),
+        "misty": ("in the mist", "in misty weather", "in fog"),
+    },
+    "thing": {
+        "none": ("empty landscape", "empty view"),
+        "house": ("house", "cottage", "cabin"),
+        "pine": ("pine", "fir", "pine tree"),
+        "sailboat": ("sailboat", "sailing boat"),
+        "balloon": ("balloon", "hot air balloon"),
+        "lighthouse": ("lighthouse", "beacon"),
+    },
+    "colour": {
+        "red": ("red", "scarlet"),
+        "yellow": ("yellow", "golden"),
+        "green": ("green", "emerald"),
+        "blue": ("blue", "azure"),
+        "purple": ("purple", "violet"),
+        "white": ("white", "ivory"),
+    },
+    "place": {
+        "left": ("on the left",),
+        "middle": ("in the middle", "in the centre"),
+        "right": ("on the right",),
+    },
+}
+"""Of each factor and value: the phrases that state it."""
+
+FUNCTION_WORDS = {"a", "an", "the", "at", "in", "on", "by", "under", "among"} | {
+    "weather", "sky", "hot", "air", "landscape", "view",
+}  # fmt: skip
+"""Words of phrases that state nothing by themselves."""
+
+MEANING = {
+    word: (factor, value)
+    for factor, values in GRAMMAR.items()
+    for value, phrases in values.items()
+    for phrase in phrases
+    for word in phrase.split()
+    if word not in FUNCTION_WORDS
+}
+"""What each key word states."""
+
+SPOKEN = {"thing": 0.9, "colour": 0.8, "time": 0.75, "land": 0.75, "weather": 0.5, "place": 0.25}
+"""How often a caption states each factor. What it leaves out is for the noise to decide."""
+
+LEFT_BELOW, RIGHT_ABOVE = 52.0, 76.0
+"""Where the left and the right begin, in pixels of a 128-pixel picture."""
+
+
+def place_of(x: float) -> str:
+    """Names where along the picture's width, in pixels of 128, something stands."""
+    return "left" if x < LEFT_BELOW else "right" if x > RIGHT_ABOVE else "middle"
+
+
+def caption(scene: Scene, rng: random.Random) -> str:
+    """Describes a scene in words, leaving factors out at random.
+
+    Args:
+        scene: What to describe.
+        rng: Decides what is said, in which words and order.
+
+    Returns:
+        For example "a scarlet cottage in winter, at dusk".
+    """
+    values = {factor: getattr(scene, factor) for factor in FACTORS} | {"place": place_of(scene.x)}
+    said = {factor for factor, share in SPOKEN.items() if rng.random() < share}
+
+    def phrase(factor: str) -> str:
+        return rng.choice(GRAMMAR[factor][values[factor]])
+
+    if "thing" not in said:
+        subject = rng.choice(("a landscape", "a postcard", "a view"))
+    else:
+        coloured = "colour" in said and scene.thing != "none"
+        noun = f"{phrase('colour')} {phrase('thing')}" if coloured else phrase("thing")
+        subject = f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+    around = [f for f in ("time", "land", "weather") if f in said]
+    if "place" in said and "thing" in said and scene.thing != "none":
+        around.append("place")
+    rng.shuffle(around)
+    parts = [phrase(factor) for factor in around]
+    if parts and rng.random() < 0.2:
+        return f"{parts[0]}, {' '.join([subject, *parts[1:]])}"
+    comma = rng.random() < 0.4
+    return (", " if comma else " ").join([subject, *parts])
+
+
+def stated(prompt: str) -> dict[str, str]:
+    """What a prompt says about a scene, as far as the grammar knows its words.
+
+    Args:
+        prompt: Any text.
+
+    Returns:
+        The value of each factor that the prompt names; the first, where it names several.
+    """
+    found: dict[str, str] = {}
+    for word in re.findall(r"[a-z]+", prompt.lower()):
+        if word in MEANING:
+            found.setdefault(*MEANING[word])
+    return found
+
+
+def all_phrases() -> list[str]:
+    """Every phrase that captions are made of, and what joins them."""
+    phrases = [p for values in GRAMMAR.values() for synonyms in values.values() for p in synonyms]
+    return [*phrases, "a landscape", "a postcard", "a view", "an", "a", ","]
+
+
+def vocabulary() -> dict:
+    """What the model can know: every word of its captions, and by topic the words that state something."""
+    words = sorted({w for p in all_phrases() for w in re.findall(r"[a-z]+", p)})
+    topics = {topic: [word for word, (factor, _) in MEANING.items() if factor == topic] for topic in GRAMMAR}
+    return {"words": words, "topics": topics}
+
+
+def build_tokenizer(max_length: int = 32) -> CLIPTokenizer:
+    """A CLIP tokenizer whose byte pairs are learned on captions, so that each of their words is one token.
+
+    Args:
+        max_length: Tokens of a prompt, the two that mark its ends included.
+
+    Returns:
+        A tokenizer for any text: words that captions never use fall apart into bytes.
+    """
+    blank = CLIPTokenizer()
+    learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    learner.normalizer, learner.pre_tokenizer = (
+        getattr(blank.backend_tokenizer, a) for a in ("normalizer", "pre_tokenizer")
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=4096, min_frequency=1, show_progress=False, end_of_word_suffix="</w>",
+        initial_alphabet=sorted(ByteLevel.alphabet()),
+    )  # fmt: skip
+    learner.train_from_iterator(all_phrases(), trainer)
+    learned = sorted(learner.get_vocab().items(), key=lambda item: item[1])
+    alphabet = sorted(ByteLevel.alphabet())
+    # Bytes come first, alone and at the end of a word, so that no text is ever unknown.
+    tokens = dict.fromkeys([*alphabet, *(a + "</w>" for a in alphabet), *(token for token, _ in learned)])
+    tokens |= dict.fromkeys(["<|startoftext|>", "<|endoftext|>"])
+    merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
+    return CLIPTokenizer(vocab={token: i for i, token in enumerate(tokens)}, merges=merges, model_max_length=max_length)

@@ -1,0 +1,185 @@
+"""The postcard diffusion model: a UNet and a text encoder, trained together on latents of renders."""
+
+import itertools
+import json
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.training_utils import compute_snr
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from smoothnb.postcards.captions import build_tokenizer, caption, vocabulary
+from smoothnb.postcards.fit import fit
+from smoothnb.postcards.muon import optimizers
+from smoothnb.postcards.render import render
+from smoothnb.postcards.scene import random_scenes
+from smoothnb.postcards.sheet import contact_sheet
+from smoothnb.postcards.stream import held_out_prompts
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """Settings of the diffusion model's training. The defaults are those of the shipped model.
+
+    Attributes:
+        output: Folder for the pipeline, its checkpoint, latents and contact sheets.
+        vae: Folder of the trained autoencoder.
+        pool: Scenes whose latents are computed once and drawn from. Captions are made anew at every draw, so a
+            scene is never told twice in the same words.
+        steps: Optimizer steps.
+        batch_size: Latents a step.
+        learning_rate: Of AdamW, at its height.
+        muon_learning_rate: Of Muon, at its height.
+        drop_caption: Share of captions replaced by the empty one, for classifier-free guidance.
+        min_snr_gamma: Clip of the signal-to-noise ratio in the loss weights (Hang et al. 2023).
+        ema_decay: Of the running average of the weights.
+        seed: Of weights and data.
+        device: cpu, cuda or mps.
+    """
+
+    output: Path = Path("runs/diffusion")
+    vae: Path = Path("runs/vae/vae")
+    pool: int = 14_000
+    steps: int = 3000
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    muon_learning_rate: float = 0.02
+    drop_caption: float = 0.1
+    min_snr_gamma: float = 5.0
+    ema_decay: float = 0.998
+    seed: int = 0
+    device: str = "cpu"
+
+
+def build_unet() -> UNet2DConditionModel:
+    """A new UNet with random weights and the shipped model's architecture: SD-1.5's, at a sixth of its width."""
+    return UNet2DConditionModel(
+        sample_size=16,
+        in_channels=4,
+        out_channels=4,
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        block_out_channels=(48, 96, 256),
+        layers_per_block=1,
+        attention_head_dim=4,
+        cross_attention_dim=128,
+        norm_num_groups=16,
+    )
+
+
+def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    """A new text encoder with random weights, as long and as wide as postcards need."""
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=128,
+            intermediate_size=512,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            max_position_embeddings=tokenizer.model_max_length,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def build_scheduler() -> DDIMScheduler:
+    """SD-1.5's scheduler, setting by setting."""
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        num_train_timesteps=1000,
+        steps_offset=1,
+        set_alpha_to_one=False,
+        clip_sample=False,
+        prediction_type="epsilon",
+    )
+
+
+def build_pipeline(vae: AutoencoderKL, unet: UNet2DConditionModel, text_encoder, tokenizer) -> StableDiffusionPipeline:
+    pipe = StableDiffusionPipeline(
+        vae=vae, unet=unet, text_encoder=text_encoder, tokenizer=tokenizer, scheduler=build_scheduler(),
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def save_pipeline(pipe: StableDiffusionPipeline, folder: Path) -> None:
+    """Saves the pipeline in half precision, with the words it knows beside it."""
+    pipe.to(torch.float16).save_pretrained(folder)
+    (folder / "vocabulary.json").write_text(json.dumps(vocabulary(), indent=1) + "\n")
+
+
+@torch.no_grad()
+def latent_pool(config: DiffusionConfig, vae: AutoencoderKL) -> Tensor:
+    """Scaled latents of the pool's scenes, [pool, 4, 16, 16]; computed once and kept in the output folder."""
+    path = config.output / "latents.safetensors"
+    if path.exists():
+        latents = load_file(path)["latents"]
+        if len(latents) == config.pool:
+            return latents
+    scenes, parts = random_scenes(config.seed), []
+    for _ in tqdm(range(0, config.pool, 32), desc="latents", mininterval=5):
+        pictures = render(list(itertools.islice(scenes, 32)), device=config.device)
+        parts.append((vae.encode(pictures * 2 - 1).latent_dist.mean * vae.config.scaling_factor).half().cpu())
+    latents = torch.cat(parts)[: config.pool]
+    save_file({"latents": latents}, path)
+    return latents
+
+
+def train(config: DiffusionConfig) -> StableDiffusionPipeline:
+    """Trains UNet and text encoder together and saves the whole pipeline.
+
+    Args:
+        config: The settings. Called again after a stop, it goes on where it was.
+
+    Returns:
+        The pipeline, its weights averaged over the run, in half precision.
+    """
+    config.output.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(config.seed)
+    vae = AutoencoderKL.from_pretrained(config.vae).to(config.device)
+    tokenizer = build_tokenizer()
+    model = nn.ModuleDict({"unet": build_unet(), "text": build_text_encoder(tokenizer)}).to(config.device)
+    pipe = build_pipeline(vae, model["unet"], model["text"], tokenizer)
+    scheduler = pipe.scheduler
+    latents = latent_pool(config, vae)
+    scenes = list(itertools.islice(random_scenes(config.seed), config.pool))
+
+    def loss(generator: torch.Generator, step: int) -> Tensor:
+        rows = torch.randint(len(latents), (config.batch_size,), generator=generator)
+        rng = random.Random(int(torch.randint(2**31, (), generator=generator)))
+        captions = ["" if rng.random() < config.drop_caption else caption(scenes[row], rng) for row in rows.tolist()]
+        tokens = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        clean = latents[rows].float()
+        noise = torch.randn(clean.shape, generator=generator)
+        timesteps = torch.randint(scheduler.config.num_train_timesteps, (len(rows),), generator=generator)
+        noisy = scheduler.add_noise(clean, noise, timesteps)
+        noisy, noise, timesteps, tokens = (x.to(config.device) for x in (noisy, noise, timesteps, tokens))
+        predicted = model["unet"](noisy, timesteps, model["text"](tokens).last_hidden_state).sample
+        snr = compute_snr(scheduler, timesteps)
+        weight = snr.clamp(max=config.min_snr_gamma) / snr
+        return ((predicted - noise).square().flatten(1).mean(1) * weight).mean()
+
+    def sheet(step: int) -> None:
+        generator = torch.Generator().manual_seed(0)
+        prompts = held_out_prompts(16)
+        pictures = pipe(prompts, num_inference_steps=20, generator=generator, output_type="pt").images
+        contact_sheet(pictures, columns=8).save(config.output / f"sheet-{step:06d}.png")
+
+    fit(
+        model, loss, steps=config.steps, optimizers=optimizers(model, config.learning_rate, config.muon_learning_rate),
+        ema_decay=config.ema_decay,
+        seed=config.seed, checkpoint=config.output / "checkpoint.pt", on_save=sheet,
+    )  # fmt: skip
+    save_pipeline(pipe, config.output / "pipeline")
+    return pipe

@@ -1,0 +1,89 @@
+"""The postcard pipeline as it is shipped, and the recipe that makes it."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from diffusers import DDIMScheduler
+
+from smoothnb.models import data_folder, load_pipeline
+from smoothnb.postcards import diffusion, evaluate, vae
+from smoothnb.postcards.reader import load_reader
+from smoothnb.postcards.stream import held_out_prompts
+
+FOLDER = data_folder() / "postcard"
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return load_pipeline("postcard", device="cpu")
+
+
+def test_plain_diffusers_loads_and_draws_without_smoothnb():
+    code = f"""
+import sys
+from diffusers import StableDiffusionPipeline
+pipe = StableDiffusionPipeline.from_pretrained({str(FOLDER)!r})
+picture = pipe("a red house", num_inference_steps=2).images[0]
+assert not any(name.startswith("smoothnb") for name in sys.modules)
+print(picture.size, pipe.vae_scale_factor, pipe.unet.config.sample_size)
+"""
+    environment = {"HF_HUB_OFFLINE": "1", "PATH": ""}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.stdout.strip() == "(128, 128) 8 16", done.stderr
+
+
+def test_scheduler_is_that_of_stable_diffusion(pipe):
+    c = pipe.scheduler.config
+    assert isinstance(pipe.scheduler, DDIMScheduler)
+    assert (c.beta_start, c.beta_end, c.beta_schedule) == (0.00085, 0.012, "scaled_linear")
+    assert (c.num_train_timesteps, c.steps_offset, c.prediction_type) == (1000, 1, "epsilon")
+    assert (c.set_alpha_to_one, c.clip_sample) == (False, False)
+
+
+def test_size_on_disk_and_number_of_parameters(pipe):
+    files = [f for f in FOLDER.rglob("*") if f.is_file()]
+    assert sum(f.stat().st_size for f in files) < 40e6
+    assert {f.suffix for f in files} <= {".json", ".safetensors", ".txt"}
+    assert 9e6 <= sum(p.numel() for p in pipe.unet.parameters()) <= 12e6
+
+
+def test_latents_have_unit_variance_and_pictures_survive_the_autoencoder(pipe):
+    figures = evaluate.vae_figures(pipe, 64)
+    assert figures["vae_psnr_db"] >= MINIMUM_PSNR
+    assert figures["latent_std"] == pytest.approx(1, abs=0.05)
+
+
+def test_pictures_show_what_prompts_say(pipe):
+    prompts = held_out_prompts(24)
+    pictures = evaluate.draw(pipe, prompts, steps=20)
+    assert evaluate.adherence(load_reader(), pictures, prompts)["all"] >= 0.85
+    assert (pictures.flatten(1) >= 0.999).float().mean(1).max() < 0.5, "no blown-out picture"
+
+
+def test_fid_is_small_between_renders_and_large_against_noise():
+    reader = load_reader()
+    from smoothnb.postcards.render import render
+    from smoothnb.postcards.stream import held_out_scenes
+
+    scenes = held_out_scenes(256)
+    half, other = ([render(scenes[i : i + 32]) for i in range(start, start + 128, 32)] for start in (0, 128))
+    noise = [torch.rand(32, 3, 128, 128, generator=torch.Generator().manual_seed(i)) for i in range(4)]
+    assert evaluate.fid(reader, half, other) < 0.2 * evaluate.fid(reader, noise, other)
+
+
+def test_the_recipe_runs_from_renders_to_a_pipeline(tmp_path):
+    trained = vae.train(vae.VAEConfig(output=tmp_path / "vae", steps=2, batch_size=2))
+    assert trained.config.scaling_factor == pytest.approx(vae.measure_scaling_factor(trained), rel=1e-3)
+    config = diffusion.DiffusionConfig(output=tmp_path / "d", vae=tmp_path / "vae/vae", pool=32, steps=2, batch_size=2)
+    diffusion.train(config)
+    pipe = load_pipeline(tmp_path / "d/pipeline", device="cpu")
+    assert pipe("a red house", num_inference_steps=2).images[0].size == (128, 128)
+    with pytest.warns(UserWarning, match="dragon"):
+        pipe("a dragon", num_inference_steps=1)
+    assert (tmp_path / "d/sheet-000002.png").exists()
+
+
+MINIMUM_PSNR = 31.0
+"""A little below what the docs report, which is measured on more pictures."""
