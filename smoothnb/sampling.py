@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from smoothnb.latents import decode, seeded_noise
+from smoothnb.progress import progress_bar
 
 
 @dataclass(frozen=True)
@@ -140,9 +140,7 @@ def generate(
     count = max(len(prompts), len(latents))
     pictures: list[Image.Image] = []
     batches = [slice(start, start + batch_size) for start in range(0, count, batch_size)]
-    # `disable` is left alone where a bar is welcome, so that TQDM_DISABLE=1 can still turn all bars off.
-    hidden = {} if progress else {"disable": True}
-    with tqdm(total=len(batches) * num_inference_steps, desc="sampling", leave=False, **hidden) as bar:
+    with progress_bar(len(batches) * num_inference_steps, "sampling", progress) as bar:
         for batch in batches:
             own_prompts = prompts if len(prompts) == 1 else prompts[batch]
             own_latents = latents if len(latents) == 1 else latents[batch]

@@ -29,10 +29,6 @@ def talking(folder):
     return load_pipeline(folder)
 
 
-def in_a_new_process(code: str, **env: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, env=env)
-
-
 def test_a_folder_is_loaded_in_float32_with_quiet_ddim(tiny_folder):
     pipe = load_pipeline(str(tiny_folder), device="cpu")
     assert {p.dtype for part in (pipe.unet, pipe.vae, pipe.text_encoder) for p in part.parameters()} == {torch.float32}
@@ -44,16 +40,6 @@ def test_a_folder_is_loaded_in_float32_with_quiet_ddim(tiny_folder):
     )  # fmt: skip
     assert {name: pipe.scheduler.config[name] for name in settings} == settings
     assert pipe.progress_bar(range(1)).disable
-
-
-def test_loading_and_drawing_print_nothing_and_need_no_network(tiny_folder):
-    code = f"""
-import smoothnb as sn
-pipe = sn.load_pipeline({str(tiny_folder)!r})
-sn.generate(pipe, "a pine", num_inference_steps=2, progress=False)
-"""
-    run = in_a_new_process(code, HF_HUB_OFFLINE="1", HOME="/nonexistent", OMP_NUM_THREADS="1")
-    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
 
 
 def test_dtype_can_be_chosen(tiny_folder):
@@ -126,11 +112,20 @@ def test_an_incomplete_folder_says_so(folder):
         load_pipeline(folder)
 
 
-def test_the_hub_out_of_reach_says_what_to_do():
-    # In a process of its own: the hub's client reads this setting when it is first imported.
-    code = "import smoothnb; smoothnb.load_pipeline('nobody/no-such-model')"
-    run = in_a_new_process(code, HF_HUB_OFFLINE="1", HOME="/nonexistent")
-    assert run.returncode == 1
+def test_without_a_network_folders_load_in_silence_and_the_hub_says_what_to_do(tiny_folder):
+    # In a process of its own: libraries warn when they are first imported, and only then does the hub's client read
+    # that it is offline.
+    code = f"""
+import sys
+import smoothnb as sn
+pipe = sn.load_pipeline({str(tiny_folder)!r})
+sn.generate(pipe, "a pine", num_inference_steps=2, progress=False)
+print("drawn", file=sys.stderr)
+sn.load_pipeline("nobody/no-such-model")
+"""
+    env = {"HF_HUB_OFFLINE": "1", "HOME": "/nonexistent", "OMP_NUM_THREADS": "1"}
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, env=env)
+    assert run.stderr.startswith("drawn\n")
     assert 'OSError: cannot load "nobody/no-such-model"' in run.stderr
     assert "Check the name and the network" in run.stderr
 

@@ -45,8 +45,8 @@ class DiffusionConfig:
 
     output: Path = Path("runs/diffusion")
     vae: Path = Path("runs/vae/vae")
-    pool: int = 14_000
-    steps: int = 3000
+    pool: int = 12_000
+    steps: int = 1500
     batch_size: int = 32
     learning_rate: float = 1e-3
     muon_learning_rate: float = 0.02
@@ -149,7 +149,9 @@ def train(config: DiffusionConfig) -> StableDiffusionPipeline:
     torch.manual_seed(config.seed)
     vae = AutoencoderKL.from_pretrained(config.vae).to(config.device)
     tokenizer = build_tokenizer()
-    model = nn.ModuleDict({"unet": build_unet(), "text": build_text_encoder(tokenizer)}).to(config.device)
+    model = nn.ModuleDict({"unet": build_unet(), "text": build_text_encoder(tokenizer)})
+    # Convolutions on the CPU are a tenth faster with channels last, and no slower on a GPU.
+    model.to(config.device, memory_format=torch.channels_last)
     pipe = build_pipeline(vae, model["unet"], model["text"], tokenizer)
     scheduler = pipe.scheduler
     latents = latent_pool(config, vae)
@@ -172,7 +174,7 @@ def train(config: DiffusionConfig) -> StableDiffusionPipeline:
 
     def sheet(step: int) -> None:
         generator = torch.Generator().manual_seed(0)
-        prompts = held_out_prompts(16)
+        prompts = held_out_prompts(8)
         pictures = pipe(prompts, num_inference_steps=20, generator=generator, output_type="pt").images
         contact_sheet(pictures, columns=8).save(config.output / f"sheet-{step:06d}.png")
 

@@ -141,8 +141,8 @@ class ReaderConfig:
     """
 
     output: Path = Path("runs/reader")
-    pool: int = 12_000
-    steps: int = 1500
+    pool: int = 8_000
+    steps: int = 1200
     batch_size: int = 64
     learning_rate: float = 2e-3
     muon_learning_rate: float = 0.02

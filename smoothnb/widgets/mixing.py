@@ -84,6 +84,9 @@ class MixingSlider(widgets.VBox):
         self.observe(self._on_index, names="index")
         self.observe(self._on_value, names="value")
 
+    def __repr__(self) -> str:
+        return f"MixingSlider({len(self.etas)} frames, η from {self.etas[0]:g} to {self.etas[-1]:g})"
+
     @traitlets.validate("index")
     def _valid_index(self, proposal: dict) -> int:
         if not 0 <= proposal["value"] < len(self.etas):

@@ -66,6 +66,10 @@ def test_rows_move_together():
     assert [column.children[0].value for column in slider.children[0].children] == ["base", "smooth"]
 
 
+def test_where_no_widget_runs_a_line_of_text_stands_in():
+    assert MixingSlider(frames())._repr_mimebundle_()["text/plain"] == "MixingSlider(5 frames, η from 0 to 1)"
+
+
 def test_a_single_frame_is_enough():
     assert state(MixingSlider(frames([77]))) == (0, 0.0, 0, 0, "η = 0.00", 77)
 
