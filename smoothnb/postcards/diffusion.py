@@ -46,7 +46,7 @@ class DiffusionConfig:
     output: Path = Path("runs/diffusion")
     vae: Path = Path("runs/vae/vae")
     pool: int = 12_000
-    steps: int = 1500
+    steps: int = 1300
     batch_size: int = 32
     learning_rate: float = 1e-3
     muon_learning_rate: float = 0.02
