@@ -142,8 +142,8 @@ class ReaderConfig:
 
     output: Path = Path("runs/reader")
     pool: int = 8_000
-    steps: int = 1200
-    batch_size: int = 64
+    steps: int = 700
+    batch_size: int = 48
     learning_rate: float = 2e-3
     muon_learning_rate: float = 0.02
     seed: int = 0
