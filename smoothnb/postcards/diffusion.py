@@ -38,6 +38,8 @@ class DiffusionConfig:
         muon_learning_rate: Of Muon, at its height.
         drop_caption: Share of captions replaced by the empty one, for classifier-free guidance.
         min_snr_gamma: Clip of the signal-to-noise ratio in the loss weights (Hang et al. 2023).
+        max_noise_weight: How many times more the noisiest timesteps count; their weight is one over their
+            signal-to-noise ratio, up to this.
         ema_decay: Of the running average of the weights.
         seed: Of weights and data.
         device: cpu, cuda or mps.
@@ -46,12 +48,13 @@ class DiffusionConfig:
     output: Path = Path("runs/diffusion")
     vae: Path = Path("runs/vae/vae")
     pool: int = 12_000
-    steps: int = 1300
+    steps: int = 2000
     batch_size: int = 32
     learning_rate: float = 1e-3
     muon_learning_rate: float = 0.02
     drop_caption: float = 0.1
     min_snr_gamma: float = 5.0
+    max_noise_weight: float = 25.0
     ema_decay: float = 0.998
     seed: int = 0
     device: str = "cpu"
@@ -116,6 +119,10 @@ def build_pipeline(vae: AutoencoderKL, unet: UNet2DConditionModel, text_encoder,
 def save_pipeline(pipe: StableDiffusionPipeline, folder: Path) -> None:
     """Saves the pipeline in half precision, with the words it knows beside it."""
     pipe.to(torch.float16).save_pretrained(folder)
+    # transformers loads in the dtype that a config names, diffusers in float32: a pipeline loaded without a dtype would
+    # be of two kinds and fail.
+    config = folder / "text_encoder" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
     (folder / "vocabulary.json").write_text(json.dumps(vocabulary(), indent=1) + "\n")
 
 
@@ -169,7 +176,9 @@ def train(config: DiffusionConfig) -> StableDiffusionPipeline:
         noisy, noise, timesteps, tokens = (x.to(config.device) for x in (noisy, noise, timesteps, tokens))
         predicted = model["unet"](noisy, timesteps, model["text"](tokens).last_hidden_state).sample
         snr = compute_snr(scheduler, timesteps)
-        weight = snr.clamp(max=config.min_snr_gamma) / snr
+        # What light and land there are is decided where almost all is noise. There an error of the picture enters that
+        # of the noise times the SNR, next to nothing: without more weight the words for it are never learned.
+        weight = snr.clamp(max=config.min_snr_gamma) / snr * (1 + (1 / snr).clamp(max=config.max_noise_weight))
         return ((predicted - noise).square().flatten(1).mean(1) * weight).mean()
 
     def sheet(step: int) -> None:
