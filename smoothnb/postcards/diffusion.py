@@ -40,6 +40,7 @@ class DiffusionConfig:
         min_snr_gamma: Clip of the signal-to-noise ratio in the loss weights (Hang et al. 2023).
         max_noise_weight: How many times more the noisiest timesteps count; their weight is one over their
             signal-to-noise ratio, up to this.
+        noise_offset: Size of one more normal number that the noise of each channel is moved by (Guttenberg 2023).
         ema_decay: Of the running average of the weights.
         seed: Of weights and data.
         device: cpu, cuda or mps.
@@ -55,6 +56,7 @@ class DiffusionConfig:
     drop_caption: float = 0.1
     min_snr_gamma: float = 5.0
     max_noise_weight: float = 25.0
+    noise_offset: float = 0.1
     ema_decay: float = 0.998
     seed: int = 0
     device: str = "cpu"
@@ -170,7 +172,10 @@ def train(config: DiffusionConfig) -> StableDiffusionPipeline:
         captions = ["" if rng.random() < config.drop_caption else caption(scenes[row], rng) for row in rows.tolist()]
         tokens = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
         clean = latents[rows].float()
+        # The mean colour of a picture shines through even the noise of the last timestep, and tells day from night: next
+        # to it the words would count for nothing. An offset hides it.
         noise = torch.randn(clean.shape, generator=generator)
+        noise += config.noise_offset * torch.randn(*clean.shape[:2], 1, 1, generator=generator)
         timesteps = torch.randint(scheduler.config.num_train_timesteps, (len(rows),), generator=generator)
         noisy = scheduler.add_noise(clean, noise, timesteps)
         noisy, noise, timesteps, tokens = (x.to(config.device) for x in (noisy, noise, timesteps, tokens))
