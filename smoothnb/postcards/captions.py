@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, models, trainers
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTokenizer
 
-from smoothnb.postcards.scene import FACTORS, Scene
+from smoothnb.postcards.scene import Scene
 
 GRAMMAR = {
     "time": {
@@ -44,11 +44,6 @@ GRAMMAR = {
         "purple": ("purple", "violet"),
         "white": ("white", "ivory"),
     },
-    "place": {
-        "left": ("on the left",),
-        "middle": ("in the middle", "in the centre"),
-        "right": ("on the right",),
-    },
 }
 """Of each factor and value: the phrases that state it."""
 
@@ -67,17 +62,8 @@ MEANING = {
 }
 """What each key word states."""
 
-SPOKEN = {"thing": 0.9, "colour": 0.8, "time": 0.75, "land": 0.75, "weather": 0.5, "place": 0.25}
+SPOKEN = {"thing": 0.9, "colour": 0.8, "time": 0.75, "land": 0.75, "weather": 0.5}
 """How often a caption states each factor. What it leaves out is for the noise to decide."""
-
-LEFT_BELOW, RIGHT_ABOVE = 52.0, 76.0
-"""Where the left and the right begin, in pixels of a 128-pixel picture."""
-
-
-def place_of(x: float) -> str:
-    """Names where along the picture's width, in pixels of 128, something stands."""
-    return "left" if x < LEFT_BELOW else "right" if x > RIGHT_ABOVE else "middle"
-
 
 def caption(scene: Scene, rng: random.Random) -> str:
     """Describes a scene in words, leaving factors out at random.
@@ -89,11 +75,10 @@ def caption(scene: Scene, rng: random.Random) -> str:
     Returns:
         For example "a scarlet cottage in winter, at dusk".
     """
-    values = {factor: getattr(scene, factor) for factor in FACTORS} | {"place": place_of(scene.x)}
     said = {factor for factor, share in SPOKEN.items() if rng.random() < share}
 
     def phrase(factor: str) -> str:
-        return rng.choice(GRAMMAR[factor][values[factor]])
+        return rng.choice(GRAMMAR[factor][getattr(scene, factor)])
 
     if "thing" not in said:
         subject = rng.choice(("a landscape", "a postcard", "a view"))
@@ -102,8 +87,6 @@ def caption(scene: Scene, rng: random.Random) -> str:
         noun = f"{phrase('colour')} {phrase('thing')}" if coloured else phrase("thing")
         subject = f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
     around = [f for f in ("time", "land", "weather") if f in said]
-    if "place" in said and "thing" in said and scene.thing != "none":
-        around.append("place")
     rng.shuffle(around)
     parts = [phrase(factor) for factor in around]
     if parts and rng.random() < 0.2:

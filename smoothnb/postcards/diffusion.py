@@ -49,7 +49,7 @@ class DiffusionConfig:
     output: Path = Path("runs/diffusion")
     vae: Path = Path("runs/vae/vae")
     pool: int = 12_000
-    steps: int = 2000
+    steps: int = 5000
     batch_size: int = 32
     learning_rate: float = 1e-3
     muon_learning_rate: float = 0.02

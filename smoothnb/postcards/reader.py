@@ -15,7 +15,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from smoothnb.models import data_folder
-from smoothnb.postcards.captions import place_of
 from smoothnb.postcards.fit import fit
 from smoothnb.postcards.muon import optimizers
 from smoothnb.postcards.render import render
@@ -38,8 +37,7 @@ class Reading:
 
     def agrees(self, stated: dict[str, str]) -> dict[str, bool]:
         """Of each factor that a prompt states (see `captions.stated`): whether the picture shows it."""
-        seen = self.factors | {"place": place_of(self.x)}
-        return {factor: seen[factor] == value for factor, value in stated.items()}
+        return {factor: self.factors[factor] == value for factor, value in stated.items()}
 
 
 class _Residual(nn.Module):
