@@ -138,15 +138,15 @@ def build_tokenizer(max_length: int = 32) -> CLIPTokenizer:
     learner.normalizer, learner.pre_tokenizer = (
         getattr(blank.backend_tokenizer, a) for a in ("normalizer", "pre_tokenizer")
     )
+    # Bytes come first, alone and at the end of a word: then no text is ever unknown. The learner would number the latter
+    # in the order in which it meets them, another one at every run, and break ties by number.
+    letters = sorted(ByteLevel.alphabet())
+    letters += [letter + "</w>" for letter in letters]
     trainer = trainers.BpeTrainer(
-        vocab_size=4096, min_frequency=1, show_progress=False, end_of_word_suffix="</w>",
-        initial_alphabet=sorted(ByteLevel.alphabet()),
-    )  # fmt: skip
+        vocab_size=4096, min_frequency=1, show_progress=False, end_of_word_suffix="</w>", special_tokens=letters
+    )
     learner.train_from_iterator(all_phrases(), trainer)
-    learned = sorted(learner.get_vocab().items(), key=lambda item: item[1])
-    alphabet = sorted(ByteLevel.alphabet())
-    # Bytes come first, alone and at the end of a word, so that no text is ever unknown.
-    tokens = dict.fromkeys([*alphabet, *(a + "</w>" for a in alphabet), *(token for token, _ in learned)])
-    tokens |= dict.fromkeys(["<|startoftext|>", "<|endoftext|>"])
+    tokens = sorted(learner.get_vocab(), key=learner.token_to_id)
+    tokens += ["<|startoftext|>", "<|endoftext|>"]
     merges = [tuple(pair) for pair in json.loads(learner.to_str())["model"]["merges"]]
     return CLIPTokenizer(vocab={token: i for i, token in enumerate(tokens)}, merges=merges, model_max_length=max_length)

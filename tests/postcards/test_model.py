@@ -9,6 +9,7 @@ from diffusers import DDIMScheduler
 
 from smoothnb.models import data_folder, load_pipeline
 from smoothnb.postcards import diffusion, evaluate, vae
+from smoothnb.postcards.captions import build_tokenizer
 from smoothnb.postcards.reader import load_reader
 from smoothnb.postcards.stream import held_out_prompts
 
@@ -40,6 +41,10 @@ def test_scheduler_is_that_of_stable_diffusion(pipe):
     assert (c.beta_start, c.beta_end, c.beta_schedule) == (0.00085, 0.012, "scaled_linear")
     assert (c.num_train_timesteps, c.steps_offset, c.prediction_type) == (1000, 1, "epsilon")
     assert (c.set_alpha_to_one, c.clip_sample) == (False, False)
+
+
+def test_tokenizer_is_the_one_that_captions_build(pipe):
+    assert pipe.tokenizer.get_vocab() == build_tokenizer().get_vocab()
 
 
 def test_size_on_disk_and_number_of_parameters(pipe):
