@@ -120,11 +120,16 @@ def build_pipeline(vae: AutoencoderKL, unet: UNet2DConditionModel, text_encoder,
 
 def save_pipeline(pipe: StableDiffusionPipeline, folder: Path) -> None:
     """Saves the pipeline in half precision, with the words it knows beside it."""
-    pipe.to(torch.float16).save_pretrained(folder)
-    # transformers loads in the dtype that a config names, diffusers in float32: a pipeline loaded without a dtype would
-    # be of two kinds and fail.
-    config = folder / "text_encoder" / "config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
+    # In parts, so that no file is too large for a repository.
+    pipe.to(torch.float16).save_pretrained(folder, max_shard_size="15MB")
+    for path in folder.rglob("*.json"):
+        config = json.loads(path.read_text())
+        config.pop("_name_or_path", None)  # where a part lay on this machine
+        if "dtype" in config:
+            # transformers loads in the dtype that a config names, diffusers in float32: a pipeline loaded without a
+            # dtype would be of two kinds and fail.
+            config["dtype"] = "float32"
+        path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
     (folder / "vocabulary.json").write_text(json.dumps(vocabulary(), indent=1) + "\n")
 
 

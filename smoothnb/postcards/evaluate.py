@@ -3,7 +3,6 @@
 import json
 import os
 import platform
-import time
 from collections import defaultdict
 from pathlib import Path
 
@@ -74,17 +73,6 @@ def fid(reader: Reader, pictures: list[Tensor], real: list[Tensor]) -> float:
     return metric.compute().item()
 
 
-def timings(pipe: StableDiffusionPipeline) -> dict[str, float]:
-    """Seconds for one picture and for eleven in one batch: 50 steps, guidance 7.5, after one to warm up."""
-    prompt, result = "a red house in the snow at night", {}
-    pipe(prompt, num_inference_steps=2)
-    for count in (1, 11):
-        start = time.perf_counter()
-        pipe(prompt, num_inference_steps=50, guidance_scale=7.5, num_images_per_prompt=count)
-        result[f"seconds_for_{count}"] = time.perf_counter() - start
-    return result
-
-
 def main(
     model: str = "postcard", count: int = 512, reader_count: int = 2000, output: Path = Path("runs/evaluation")
 ) -> None:
@@ -99,7 +87,7 @@ def main(
     output.mkdir(parents=True, exist_ok=True)
     pipe, reader = load_pipeline(model), load_reader()
     figures: dict = {f"reader_{k}": v for k, v in accuracy(reader, held_out_scenes(reader_count)).items()}
-    figures |= vae_figures(pipe, count) | timings(pipe)
+    figures |= vae_figures(pipe, count)
     prompts = held_out_prompts(count)
     pictures = draw(pipe, prompts)
     contact_sheet(pictures[:64]).save(output / "sheet.png")
