@@ -65,6 +65,7 @@ MEANING = {
 SPOKEN = {"thing": 0.9, "colour": 0.8, "time": 0.75, "land": 0.75, "weather": 0.5}
 """How often a caption states each factor. What it leaves out is for the noise to decide."""
 
+
 def caption(scene: Scene, rng: random.Random) -> str:
     """Describes a scene in words, leaving factors out at random.
 
@@ -138,8 +139,8 @@ def build_tokenizer(max_length: int = 32) -> CLIPTokenizer:
     learner.normalizer, learner.pre_tokenizer = (
         getattr(blank.backend_tokenizer, a) for a in ("normalizer", "pre_tokenizer")
     )
-    # Bytes come first, alone and at the end of a word: then no text is ever unknown. The learner would number the latter
-    # in the order in which it meets them, another one at every run, and break ties by number.
+    # Bytes come first, alone and at the end of a word: then no text is ever unknown. The learner would number the
+    # latter in the order in which it meets them, another one at every run, and break ties by number.
     letters = sorted(ByteLevel.alphabet())
     letters += [letter + "</w>" for letter in letters]
     trainer = trainers.BpeTrainer(

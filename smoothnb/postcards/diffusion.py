@@ -177,8 +177,8 @@ def train(config: DiffusionConfig) -> StableDiffusionPipeline:
         captions = ["" if rng.random() < config.drop_caption else caption(scenes[row], rng) for row in rows.tolist()]
         tokens = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
         clean = latents[rows].float()
-        # The mean colour of a picture shines through even the noise of the last timestep, and tells day from night: next
-        # to it the words would count for nothing. An offset hides it.
+        # The mean colour of a picture shines through even the noise of the last timestep, and tells day from night:
+        # next to it the words would count for nothing. An offset hides it.
         noise = torch.randn(clean.shape, generator=generator)
         noise += config.noise_offset * torch.randn(*clean.shape[:2], 1, 1, generator=generator)
         timesteps = torch.randint(scheduler.config.num_train_timesteps, (len(rows),), generator=generator)

@@ -69,7 +69,7 @@ class MixingSlider(widgets.VBox):
         self.caption = widgets.Label(self.labels[0])
         self.slider = widgets.IntSlider(
             min=0, max=count - 1, description="η", readout=False, continuous_update=True,
-            layout=widgets.Layout(width=f"{max(160, width - 140)}px"),
+            layout=widgets.Layout(width=f"{width}px"), style={"description_width": "initial"},
         )  # fmt: skip
         self.play = widgets.Play(min=0, max=count - 1, interval=interval)
         # `jslink` would spare the round trip to the kernel, but does nothing in Colab.
