@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from smoothnb.latents import decode, encode, seeded_noise, slerp
+    from smoothnb.lora import attach_lora, set_smoothness
     from smoothnb.models import UnknownWordsWarning, load_pipeline
+    from smoothnb.objective import RunningConstant, base_loss, unit_directions, variation_regularizer
     from smoothnb.sampling import Step, generate, sample
+    from smoothnb.schedule import Schedule
+    from smoothnb.training import TrainConfig, train
     from smoothnb.widgets import MixingSlider, strip
 
 _HOME = {
@@ -19,6 +23,15 @@ _HOME = {
     "decode": "latents",
     "load_pipeline": "models",
     "UnknownWordsWarning": "models",
+    "attach_lora": "lora",
+    "set_smoothness": "lora",
+    "Schedule": "schedule",
+    "base_loss": "objective",
+    "variation_regularizer": "objective",
+    "unit_directions": "objective",
+    "RunningConstant": "objective",
+    "TrainConfig": "training",
+    "train": "training",
     "sample": "sampling",
     "generate": "sampling",
     "Step": "sampling",
@@ -27,8 +40,9 @@ _HOME = {
 }
 
 __all__ = [
-    "slerp", "seeded_noise", "encode", "decode", "load_pipeline", "UnknownWordsWarning", "sample", "generate", "Step",
-    "MixingSlider", "strip",
+    "slerp", "seeded_noise", "encode", "decode", "load_pipeline", "UnknownWordsWarning", "attach_lora",
+    "set_smoothness", "Schedule", "base_loss", "variation_regularizer", "unit_directions", "RunningConstant",
+    "TrainConfig", "train", "sample", "generate", "Step", "MixingSlider", "strip",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

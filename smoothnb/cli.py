@@ -7,6 +7,7 @@ from dataclasses import is_dataclass
 from importlib import import_module
 
 COMMANDS = {
+    "train": ("smoothnb.training:train", "train a smooth LoRA"),
     "train-postcard vae": ("smoothnb.postcards.vae:train", "train the postcard autoencoder"),
     "train-postcard diffusion": ("smoothnb.postcards.diffusion:train", "train the postcard UNet and text encoder"),
     "train-postcard reader": ("smoothnb.postcards.reader:train", "train the Reader on renders"),
@@ -42,9 +43,9 @@ def main(args: Sequence[str] | None = None) -> None:
     module, function = COMMANDS[name][0].split(":")
     run = getattr(import_module(module), function)
     options = {"args": args[len(name.split()) :], "prog": f"smoothnb {name}", "description": COMMANDS[name][1]}
-    parameters = list(inspect.signature(run).parameters.values())
+    settings = next(iter(inspect.signature(run).parameters.values())).annotation
     # A settings object is filled from the options themselves: --steps, not --config.steps.
-    if len(parameters) == 1 and is_dataclass(parameters[0].annotation):
-        run(tyro.cli(parameters[0].annotation, **options))
+    if is_dataclass(settings):
+        run(tyro.cli(settings, **options))
     else:
         tyro.cli(run, **options)

@@ -1,7 +1,6 @@
 """The loop that trains each part of the postcard model: seeded, resumable, with an average of the weights."""
 
 import math
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,13 +9,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from tqdm import tqdm
 
-
-def save_atomically(state: dict, path: Path) -> None:
-    """Writes a checkpoint beside its place and moves it there, so that a kill never leaves half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    os.replace(partial, path)
+from smoothnb.checkpoints import save_atomically
 
 
 def warmup_cosine(step: int, steps: int, warmup: int) -> float:

@@ -1,0 +1,89 @@
+"""The smooth LoRA: made new, saved, attached to a pipeline, and blended with the base model."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import nn
+
+SMOOTH = "smooth"
+"""Name of the adapter in a pipeline."""
+TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
+WEIGHTS = "pytorch_lora_weights.safetensors"
+
+
+def add_lora(unet: nn.Module, rank: int) -> None:
+    """Adds a new LoRA to the query, key, value and output projections of a UNet's attention; only it is trained.
+
+    Args:
+        unet: A diffusers UNet; its output does not change yet, as one of each pair of matrices starts at zero.
+        rank: Of the matrices; the scale is 1 (alpha equals the rank). The paper: 8.
+    """
+    from diffusers.training_utils import cast_training_params
+    from peft import LoraConfig
+
+    unet.add_adapter(
+        LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=TARGETS), adapter_name=SMOOTH
+    )
+    cast_training_params(unet, dtype=torch.float32)
+
+
+def save_lora(unet: nn.Module, folder: Path, metadata: Mapping[str, str], dtype: torch.dtype | None = None) -> Path:
+    """Saves the smooth LoRA as `pipe.load_lora_weights(folder)` of diffusers reads it.
+
+    Args:
+        unet: The UNet that holds it.
+        folder: Where to write.
+        metadata: Kept in the file's header.
+        dtype: Of the saved weights; by default their own.
+
+    Returns:
+        The file.
+    """
+    from diffusers.utils import convert_state_dict_to_diffusers
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    state = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet, adapter_name=SMOOTH))
+    state = {f"unet.{name}": value.detach().to("cpu", dtype).contiguous() for name, value in state.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(state, folder / WEIGHTS, {"format": "pt", **metadata})
+    return folder / WEIGHTS
+
+
+def attach_lora(pipe, source: str | Path) -> None:
+    """Attaches a LoRA to a pipeline's UNet, under the name "smooth".
+
+    Args:
+        pipe: A diffusers pipeline.
+        source: A folder with `pytorch_lora_weights.safetensors`, a file, or a hub id.
+
+    Raises:
+        ValueError: If nothing of the pipeline was changed: the file holds keys of another form, or of another model.
+    """
+    before = set(getattr(pipe.unet, "peft_config", {}))
+    path = Path(source)
+    if path.is_file():
+        pipe.load_lora_weights(path.parent, weight_name=path.name, adapter_name=SMOOTH)
+    else:
+        pipe.load_lora_weights(str(source), adapter_name=SMOOTH)
+    # diffusers only logs a warning where no key fits.
+    if SMOOTH in before or SMOOTH not in getattr(pipe.unet, "peft_config", {}):
+        raise ValueError(f"no weight of {source} fits this UNet: the pipeline is as it was")
+
+
+def set_smoothness(pipe, smoothness: float) -> None:
+    """Blends between the base model and the smooth one.
+
+    Args:
+        pipe: A pipeline with the smooth LoRA attached.
+        smoothness: The LoRA's weight: 0 is the base model, 1 the smooth one; beyond 1 it is exaggerated.
+
+    Raises:
+        ValueError: If the pipeline has no smooth LoRA, or the number is negative or not finite.
+    """
+    if SMOOTH not in getattr(pipe.unet, "peft_config", {}):
+        raise ValueError("this pipeline has no smooth LoRA: load it with load_pipeline(..., smooth=True)")
+    if not 0 <= smoothness < float("inf"):
+        raise ValueError(f"expected smoothness of at least 0 (0 the base model, 1 the smooth one), got {smoothness}")
+    pipe.set_adapters(SMOOTH, float(smoothness))

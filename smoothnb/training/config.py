@@ -1,0 +1,80 @@
+"""Settings of a training."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of a training. Those of the method are the paper's.
+
+    Attributes:
+        model: What to train: a name, folder or hub id, as `load_pipeline` takes it.
+        output_dir: Folder for the LoRA, checkpoints and strips.
+        data: "postcard" for the stream of postcards; a folder of pictures with a metadata.jsonl of
+            {"file_name": …, "text": …}; or the id of a data set on the hub.
+        steps: Optimizer steps.
+        batch_size: Pictures that one process takes at a time.
+        gradient_accumulation_steps: Batches to a step.
+        learning_rate: Of AdamW, constant after the warm-up.
+        warmup_steps: Steps over which the learning rate rises.
+        weight_decay: Of AdamW.
+        max_grad_norm: Longer gradients are shortened to this.
+        rank: Of the LoRA on the UNet's attention (q, k, v, out); 0 trains all weights of the UNet instead.
+        regularizer_weight: λ; 0 is the plain training that controls are made of.
+        regularize_every: Lazy regularization: the regularizer comes at every k-th step, with k times the weight.
+        min_snr_gamma: γ of min-SNR weighting of the base loss; None for none.
+        noise_offset: See `objective.offset_noise`.
+        drop_prompt: Share of captions replaced by the empty one.
+        height, width: Of the pictures, in pixels; by default the model's own.
+        mixed_precision: Of the UNet; the LoRA itself is float32.
+        gradient_checkpointing: Saves memory, takes about a third more time.
+        checkpoint_every: Steps between checkpoints.
+        keep_checkpoints: How many to keep, the last ones.
+        strip_every: Steps between strips of one interpolation; 0 for none.
+        strip_prompt: Prompt of the strips.
+        tracker: For example tensorboard; the package has to be installed.
+        seed: Of weights, data and noise.
+    """
+
+    model: str = "postcard"
+    output_dir: Path = Path("runs/smooth")
+    data: str = "postcard"
+    steps: int = 1000
+    batch_size: int = 16
+    gradient_accumulation_steps: int = 1
+    learning_rate: float = 1e-4
+    warmup_steps: int = 0
+    weight_decay: float = 1e-4
+    max_grad_norm: float = 1.0
+    rank: int = 8
+    regularizer_weight: float = 1.0
+    regularize_every: int = 1
+    min_snr_gamma: float | None = None
+    noise_offset: float = 0.0
+    drop_prompt: float = 0.1
+    height: int | None = None
+    width: int | None = None
+    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    gradient_checkpointing: bool = False
+    checkpoint_every: int = 250
+    keep_checkpoints: int = 2
+    strip_every: int = 0
+    strip_prompt: str = "a red house in a meadow at sunset"
+    tracker: str | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        at_least = {
+            "steps": 1, "batch_size": 1, "gradient_accumulation_steps": 1, "regularize_every": 1, "checkpoint_every": 1,
+            "keep_checkpoints": 1, "rank": 0, "warmup_steps": 0, "strip_every": 0, "regularizer_weight": 0,
+            "weight_decay": 0, "noise_offset": 0,
+        }  # fmt: skip
+        for name, least in at_least.items():
+            if not getattr(self, name) >= least:
+                raise ValueError(f"expected {name} of at least {least}, got {getattr(self, name)}")
+        if not 0 <= self.drop_prompt <= 1:
+            raise ValueError(f"expected drop_prompt as a share from 0 to 1, got {self.drop_prompt}")
+        if not self.learning_rate > 0:
+            raise ValueError(f"expected learning_rate above 0, got {self.learning_rate}")
