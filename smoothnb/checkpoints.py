@@ -47,4 +47,4 @@ def save_checkpoint(state: dict, folder: Path, step: int, keep: int) -> Path:
 
 def latest_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint, or None."""
-    return checkpoints(folder)[-1] if checkpoints(folder) else None
+    return next(reversed(checkpoints(folder)), None)

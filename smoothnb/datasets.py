@@ -1,6 +1,5 @@
 """Pictures with captions to train on: a folder, a data set of the hub, or the stream of postcards."""
 
-import itertools
 import json
 import logging
 import random
@@ -160,7 +159,7 @@ def hub_dataset(name: str, height: int, width: int, seed: int = 0) -> Shuffled:
             f'expected "{name}" to have a column of pictures and one of captions ({", ".join(CAPTION_COLUMNS)}), got '
             f"{', '.join(rows.features)}"
         )
-    return Shuffled(rows[pictures[0]], list(itertools.chain(rows[captions[0]])), height, width, seed)
+    return Shuffled(rows[pictures[0]], list(rows[captions[0]]), height, width, seed)
 
 
 def open_data(name: str, height: int, width: int, seed: int = 0) -> Captioned:

@@ -157,8 +157,16 @@ def encode(
     Raises:
         ValueError: If there is no picture, one cannot be read, or a size is no multiple of the autoencoder's factor.
     """
-    pixels = to_pixels(images, *picture_size(pipe, height, width)).to(pipe.device, pipe.vae.dtype)
-    return pipe.vae.encode(pixels * 2 - 1).latent_dist.mean * pipe.vae.config.scaling_factor
+    return encode_pixels(pipe, to_pixels(images, *picture_size(pipe, height, width))).to(pipe.vae.dtype)
+
+
+@torch.no_grad()
+def encode_pixels(
+    pipe, pixels: Float[Tensor, "batch 3 height width"]
+) -> Float[Tensor, "batch channel latent_height latent_width"]:
+    """Eq. 1 on pixels in [0, 1] that already have their size: what `encode` comes to, in float32."""
+    pixels = pixels.to(pipe.device, pipe.vae.dtype)
+    return pipe.vae.encode(pixels * 2 - 1).latent_dist.mean.float() * pipe.vae.config.scaling_factor
 
 
 @torch.no_grad()

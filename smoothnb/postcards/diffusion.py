@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from smoothnb.objective import offset_noise
 from smoothnb.postcards.captions import build_tokenizer, caption, vocabulary
 from smoothnb.postcards.fit import fit
 from smoothnb.postcards.muon import optimizers
@@ -179,8 +180,7 @@ def train(config: DiffusionConfig) -> StableDiffusionPipeline:
         clean = latents[rows].float()
         # The mean colour of a picture shines through even the noise of the last timestep, and tells day from night:
         # next to it the words would count for nothing. An offset hides it.
-        noise = torch.randn(clean.shape, generator=generator)
-        noise += config.noise_offset * torch.randn(*clean.shape[:2], 1, 1, generator=generator)
+        noise = offset_noise(tuple(clean.shape), config.noise_offset, generator)
         timesteps = torch.randint(scheduler.config.num_train_timesteps, (len(rows),), generator=generator)
         noisy = scheduler.add_noise(clean, noise, timesteps)
         noisy, noise, timesteps, tokens = (x.to(config.device) for x in (noisy, noise, timesteps, tokens))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from smoothnb.checkpoints import latest_checkpoint, save_checkpoint
 from smoothnb.datasets import open_data
-from smoothnb.latents import picture_size, seeded_noise, slerp
+from smoothnb.latents import encode_pixels, picture_size, seeded_noise, slerp
 from smoothnb.lora import add_lora
 from smoothnb.models import load_pipeline
 from smoothnb.objective import (
@@ -106,8 +106,7 @@ class Trainer:
         """Latents, embeddings, noise and timesteps of one batch."""
         config, device = self.config, self.accelerator.device
         pixels, captions = self.data.take(range(number, number + config.batch_size))
-        pixels = pixels.to(device, self.pipe.vae.dtype)
-        x0 = self.pipe.vae.encode(pixels * 2 - 1).latent_dist.mean.float() * self.pipe.vae.config.scaling_factor
+        x0 = encode_pixels(self.pipe, pixels)
         embeds = drop_prompts(self.embed(captions), self.empty, config.drop_prompt, generator)
         noise = offset_noise(tuple(x0.shape), config.noise_offset, generator).to(device)
         timesteps = torch.randint(len(self.schedule), (len(x0),), generator=generator).to(device)
