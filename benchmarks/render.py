@@ -3,14 +3,11 @@
 import argparse
 import itertools
 import json
-import os
-import platform
 import statistics
 import time
 from pathlib import Path
 
-import torch
-
+from smoothnb.machine import describe
 from smoothnb.postcards.render import render
 from smoothnb.postcards.scene import random_scenes
 
@@ -33,8 +30,8 @@ def main() -> None:
     for batch_size, rate in figures.items():
         print(f"batch of {batch_size:2d}: {rate:6.0f} renders a second")
     if options.output:
-        machine = {"cpu_count": os.cpu_count(), "torch": torch.__version__, "python": platform.python_version()}
-        options.output.write_text(json.dumps({"renders_per_second": figures, "machine": machine}, indent=1) + "\n")
+        results = {"renders_per_second": figures, "machine": describe()}
+        options.output.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

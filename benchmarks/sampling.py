@@ -2,14 +2,11 @@
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import time
 from pathlib import Path
 
-import torch
-
+from smoothnb.machine import describe
 from smoothnb.models import load_pipeline
 
 
@@ -30,11 +27,8 @@ def main() -> None:
         figures[count] = {"median": statistics.median(seconds), "best": min(seconds), "worst": max(seconds)}
         print(f"{count:2d} in one batch: " + ", ".join(f"{k} {v:.2f} s" for k, v in figures[count].items()))
     if options.output:
-        machine = {
-            "device": str(pipe.device), "cpu_count": os.cpu_count(), "torch": torch.__version__,
-            "python": platform.python_version(),
-        }  # fmt: skip
-        options.output.write_text(json.dumps({"seconds": figures, "machine": machine}, indent=1) + "\n")
+        results = {"seconds": figures, "machine": describe(pipe.device)}
+        options.output.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from smoothnb.evaluation import ISTD, istd
     from smoothnb.latents import decode, encode, seeded_noise, slerp
     from smoothnb.lora import attach_lora, set_smoothness
     from smoothnb.models import UnknownWordsWarning, load_pipeline
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from smoothnb.sampling import Step, generate, sample
     from smoothnb.schedule import Schedule
     from smoothnb.training import TrainConfig, train
-    from smoothnb.widgets import MixingSlider, strip
+    from smoothnb.widgets import BlendSlider, LivePlot, MixingSlider, strip
 
 _HOME = {
     "slerp": "latents",
@@ -35,14 +36,19 @@ _HOME = {
     "sample": "sampling",
     "generate": "sampling",
     "Step": "sampling",
+    "istd": "evaluation",
+    "ISTD": "evaluation",
     "MixingSlider": "widgets",
+    "BlendSlider": "widgets",
+    "LivePlot": "widgets",
     "strip": "widgets",
 }
 
 __all__ = [
     "slerp", "seeded_noise", "encode", "decode", "load_pipeline", "UnknownWordsWarning", "attach_lora",
     "set_smoothness", "Schedule", "base_loss", "variation_regularizer", "unit_directions", "RunningConstant",
-    "TrainConfig", "train", "sample", "generate", "Step", "MixingSlider", "strip",
+    "TrainConfig", "train", "sample", "generate", "Step", "istd", "ISTD", "MixingSlider", "BlendSlider", "LivePlot",
+    "strip",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

@@ -6,6 +6,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from smoothnb.quiet import errors_only
+
 SMOOTH = "smooth"
 """Name of the adapter in a pipeline."""
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
@@ -60,15 +62,21 @@ def attach_lora(pipe, source: str | Path) -> None:
 
     Raises:
         ValueError: If nothing of the pipeline was changed: the file holds keys of another form, or of another model.
+            Or if there is one already.
     """
-    before = set(getattr(pipe.unet, "peft_config", {}))
+    from diffusers.utils import logging
+
+    if SMOOTH in getattr(pipe.unet, "peft_config", {}):
+        raise ValueError(
+            "this pipeline has a smooth LoRA already: set_smoothness sets its weight, pipe.delete_adapters('smooth') "
+            "removes it"
+        )
     path = Path(source)
-    if path.is_file():
-        pipe.load_lora_weights(path.parent, weight_name=path.name, adapter_name=SMOOTH)
-    else:
-        pipe.load_lora_weights(str(source), adapter_name=SMOOTH)
-    # diffusers only logs a warning where no key fits.
-    if SMOOTH in before or SMOOTH not in getattr(pipe.unet, "peft_config", {}):
+    where = {"weight_name": path.name} if path.is_file() else {}
+    # diffusers warns that there is nothing for the text encoder, and only warns where no key fits the UNet either.
+    with errors_only(logging):
+        pipe.load_lora_weights(str(path.parent if path.is_file() else source), adapter_name=SMOOTH, **where)
+    if SMOOTH not in getattr(pipe.unet, "peft_config", {}):
         raise ValueError(f"no weight of {source} fits this UNet: the pipeline is as it was")
 
 

@@ -5,12 +5,13 @@ import inspect
 import json
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 
 import torch
+
+from smoothnb.lora import attach_lora
+from smoothnb.quiet import errors_only, no_bars
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 PARTS = {"vae", "unet", "text_encoder", "tokenizer", "scheduler"}
@@ -37,6 +38,7 @@ def load_pipeline(
     name_or_path: str | Path = "postcard",
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
+    smooth: bool | str | Path = False,
 ):
     """Loads a text-to-image pipeline, ready for the functions of this package.
 
@@ -49,6 +51,8 @@ def load_pipeline(
             `save_pretrained`, or an id on the Hugging Face hub such as "stable-diffusion-v1-5/stable-diffusion-v1-5".
         device: Where to run; by default cuda, else mps, else cpu.
         dtype: Of the weights; by default float16 on cuda, else float32.
+        smooth: Whether to attach the smooth LoRA that comes with the model; or one of your own, as `attach_lora` takes
+            it. `set_smoothness` blends between the two.
 
     Returns:
         A `diffusers.StableDiffusionPipeline`. If the model's folder lists the words it knows (`vocabulary.json`),
@@ -60,13 +64,14 @@ def load_pipeline(
         OSError: If the hub cannot be reached or has no such model.
     """
     source = _find(name_or_path)
+    lora = _smooth_lora(name_or_path) if smooth is True else smooth
     from transformers.utils import logging as transformers_logging
 
     # transformers misses torchvision: it is for image processors, which nothing here uses.
-    with _errors_only(transformers_logging):
+    with errors_only(transformers_logging):
         from diffusers import DDIMScheduler, StableDiffusionPipeline
         from diffusers.utils import logging as diffusers_logging
-    with _no_bars(diffusers_logging, transformers_logging):
+    with no_bars(diffusers_logging, transformers_logging):
         try:
             config = StableDiffusionPipeline.load_config(str(source))
             missing = PARTS - set(config)
@@ -87,11 +92,13 @@ def load_pipeline(
     device = torch.device(device) if device is not None else best_device()
     # Moved after loading: what `from_pretrained` calls its dtype argument changes between versions of diffusers.
     # diffusers then warns of modules to keep in float32, of which there are none.
-    with _errors_only(diffusers_logging):
+    with errors_only(diffusers_logging):
         pipe.to(device, dtype or (torch.float16 if device.type == "cuda" else torch.float32))
     if isinstance(source, Path) and (source / "vocabulary.json").is_file():
         vocabulary = json.loads((source / "vocabulary.json").read_text(encoding="utf-8"))
         warn_of_unknown_words(pipe, vocabulary["words"], vocabulary["topics"])
+    if lora:
+        attach_lora(pipe, lora)
     return pipe
 
 
@@ -128,6 +135,17 @@ def _find(name_or_path: str | Path) -> Path | str:
     raise ValueError(f'unknown model "{name}": {expected}')
 
 
+def _smooth_lora(name_or_path: str | Path) -> Path:
+    """The smooth LoRA that comes with a model."""
+    folder = data_folder() / f"{name_or_path}-smooth"
+    if name_or_path not in packaged_models() or not folder.is_dir():
+        raise ValueError(
+            f'no smooth LoRA comes with "{name_or_path}": give one, smooth="folder, file or hub id", or train it with '
+            f"`smoothnb train --model {name_or_path}`"
+        )
+    return folder
+
+
 def _why_not_loaded(source: Path | str, error: OSError) -> str:
     if isinstance(source, Path):
         return f"{source} is incomplete: {error}. Save the pipeline again with pipe.save_pretrained(...)"
@@ -136,30 +154,6 @@ def _why_not_loaded(source: Path | str, error: OSError) -> str:
         f"that name. Check the name and the network; private and gated models need `hf auth login`; without a network, "
         f'give a folder or a model that comes with smoothnb ("postcard"). The hub\'s client says: {error}'
     )
-
-
-@contextmanager
-def _errors_only(logging: ModuleType) -> Iterator[None]:
-    """Hides the warnings of one library, given its logging module."""
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-
-
-@contextmanager
-def _no_bars(*loggings: ModuleType) -> Iterator[None]:
-    """Hides the bars that count loaded parts, given the libraries' logging modules; those of downloads stay."""
-    shown = [logging for logging in loggings if logging.is_progress_bar_enabled()]
-    for logging in shown:
-        logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for logging in shown:
-            logging.enable_progress_bar()
 
 
 def warn_of_unknown_words(pipe, words: Sequence[str], topics: Mapping[str, Sequence[str]]) -> None:

@@ -16,11 +16,12 @@ Predict = Callable[[Tensor, Tensor], Tensor]
 
 Method = Literal["finite_difference", "exact"]
 
-STEP_SIZES = {torch.float32: 1e-3, torch.float16: 0.01, torch.bfloat16: 0.02}
-"""How far the finite difference goes from the noise, as root mean square beside the noise's own of 1.
+POINTS = {torch.float32: (0.0, 3e-4), torch.float16: (-0.01, 0.01), torch.bfloat16: (-0.03, 0.03)}
+"""Where the finite difference is taken: two offsets from the noise, as root mean square beside the noise's own of 1.
 
-Too far, and the difference no longer is the derivative; too near, and it drowns in rounding. The fewer digits a type
-has, the farther the best of both lies.
+Too far apart, and the difference no longer is the derivative; too near, and it drowns in rounding. The fewer digits a
+type has, the farther apart the best points lie. In float32 there is room for one of them to be the noise itself, which
+spares a forward pass; farther apart than that, only points on both sides of it are good enough.
 """
 
 
@@ -142,10 +143,12 @@ class Variation:
         lengths: √(1-ᾱ_t) ‖J_εᵀ Δx̂_0‖.
         directions: J_εᵀ Δx̂_0 brought to length 1: of all directions of the noise, the one in which the picture
             moves farthest along Δx̂_0.
+        prediction: What the model said, with the graph behind it where that was to be kept.
     """
 
     lengths: PerSample
     directions: Samples
+    prediction: Samples
 
 
 def variation(
@@ -156,6 +159,7 @@ def variation(
     timesteps: Timesteps,
     delta: Samples,
     create_graph: bool = False,
+    retain_graph: bool = False,
 ) -> Variation:
     """J_εᵀ Δx̂_0, by one backward pass from the predicted picture to the noise.
 
@@ -172,6 +176,7 @@ def variation(
         timesteps: t of each sample.
         delta: Δx̂_0, see `unit_directions`.
         create_graph: Whether the result can be differentiated once more.
+        retain_graph: Whether the prediction can be.
 
     Returns:
         The lengths and directions, in float32.
@@ -179,14 +184,18 @@ def variation(
     with torch.enable_grad():
         noise = noise.detach().requires_grad_()
         x_t = schedule.add_noise(x0, noise, timesteps)
-        clean = schedule.clean(x_t, predict(x_t, timesteps), timesteps)
+        prediction = predict(x_t, timesteps)
+        clean = schedule.clean(x_t, prediction, timesteps)
         # Of unit root mean square rather than unit length: in float16, small gradients would vanish.
         size = delta[0].numel() ** 0.5
-        (gradient,) = torch.autograd.grad((clean * delta * size).sum(), noise, create_graph=create_graph)
+        pushed = (clean * delta * size).sum()
+        (gradient,) = torch.autograd.grad(
+            pushed, noise, create_graph=create_graph, retain_graph=create_graph or retain_graph
+        )
     gradient = gradient.float() / size
     _, sigma = schedule.scales(timesteps, noise)
     lengths = _lengths(gradient)
-    return Variation((sigma * lengths).flatten(), gradient / lengths)
+    return Variation((sigma * lengths).flatten(), gradient / lengths, prediction)
 
 
 def objective_parts(
@@ -198,15 +207,16 @@ def objective_parts(
     delta: Samples,
     a: RunningConstant,
     min_snr_gamma: float | None = None,
-    step_size: float = STEP_SIZES[torch.float32],
+    points: tuple[float, float] = POINTS[torch.float32],
 ) -> Iterator[tuple[PerSample, PerSample]]:
     """L_base and L_reg in two parts: each may be sent backward before the next is computed, so that only one graph at
     a time is held in memory.
 
     With J_εᵀ Δx̂_0 = ‖J_εᵀ Δx̂_0‖ u, the gradient of the length with respect to the weights is that of ⟨Δx̂_0, J_ε u⟩
-    with u held fixed, and J_ε u is the difference of x̂_0 at ε + h u and ε - h u over 2 h. So there is no double
-    backward: three ordinary forward and backward passes, whatever the attention kernel, with gradient checkpointing and
-    compiled models alike. L_base is averaged over the two points: both are draws of noise as good as ε.
+    with u held fixed, and J_ε u is the difference of x̂_0 at two points along u, divided by their distance. So there is
+    no double backward: only ordinary passes, whatever the attention kernel, with gradient checkpointing and compiled
+    models alike. Where one of the points is the noise itself, two passes forward and three backward; else three of
+    each. L_base is averaged over the points: each is a draw of noise as good as ε.
 
     Args:
         predict: The model.
@@ -217,23 +227,23 @@ def objective_parts(
         delta: Δx̂_0, see `unit_directions`.
         a: The running constant; it takes this batch in.
         min_snr_gamma: As in `base_loss`.
-        step_size: h as root mean square, see `STEP_SIZES`.
+        points: Of the finite difference, see `POINTS`.
 
     Yields:
         Twice a share of L_base and of L_reg, for each sample. The shares sum up to the losses, and so do their
         gradients.
     """
-    here = variation(predict, schedule, x0, noise, timesteps, delta)
+    low, high = (point * delta[0].numel() ** 0.5 for point in points)
+    here = variation(predict, schedule, x0, noise, timesteps, delta, retain_graph=low == 0)
     excess = here.lengths - a.update(here.lengths)
     _, sigma = schedule.scales(timesteps, x0)
-    step = step_size * delta[0].numel() ** 0.5
-    for sign in (1, -1):
-        shifted = (noise + sign * step * here.directions).to(noise.dtype)
+    for sign, point in ((-1, low), (1, high)):
+        shifted = (noise + point * here.directions).to(noise.dtype)
         x_t = schedule.add_noise(x0, shifted, timesteps)
-        prediction = predict(x_t, timesteps)
+        prediction = here.prediction if point == 0 else predict(x_t, timesteps)
         base = _denoising_loss(prediction, schedule, x0, shifted, timesteps, min_snr_gamma)
         clean = schedule.clean(x_t, prediction, timesteps)
-        length = sign * (sigma * delta * clean).flatten(1).sum(1) / (2 * step)
+        length = sign * (sigma * delta * clean).flatten(1).sum(1) / (high - low)
         # Only the gradient of `length` counts: its value would suffer from rounding, and that of ℓ is known.
         yield base / 2, excess.square() / 2 + 2 * excess * (length - length.detach())
 
@@ -247,7 +257,7 @@ def variation_regularizer(
     delta: Samples,
     a: RunningConstant,
     method: Method = "finite_difference",
-    step_size: float = STEP_SIZES[torch.float32],
+    points: tuple[float, float] = POINTS[torch.float32],
 ) -> PerSample:
     """Step-wise variation regularization: (√(1-ᾱ_t) ‖J_εᵀ Δx̂_0‖ - a)² (Guo et al. 2024, Eq. 10).
 
@@ -264,7 +274,7 @@ def variation_regularizer(
         a: The running constant; it takes this batch in.
         method: "finite_difference" has no double backward, see `objective_parts`. "exact" differentiates twice, as the
             paper does: slower, several times the memory, and attention falls back to its plainest kernel.
-        step_size: Of the finite difference, see `STEP_SIZES`.
+        points: Of the finite difference, see `POINTS`.
 
     Returns:
         The regularizer of each sample.
@@ -276,5 +286,5 @@ def variation_regularizer(
         return (here.lengths - a.update(here.lengths)).square()
     if method != "finite_difference":
         raise ValueError(f"expected method as finite_difference or exact, got {method!r}")
-    parts = objective_parts(predict, schedule, x0, noise, timesteps, delta, a, step_size=step_size)
+    parts = objective_parts(predict, schedule, x0, noise, timesteps, delta, a, points=points)
     return torch.stack([regularizer for _, regularizer in parts]).sum(0)

@@ -91,7 +91,21 @@ def test_a_pixel_space_unet_has_the_same_gradient_either_way(prediction_type):
     assert (ours.norm() / exact.norm()).item() == pytest.approx(1, abs=0.01)
 
 
-@pytest.mark.parametrize(("dtype", "cosine"), [(torch.float32, 0.9999), (torch.float16, 0.99)])
+def test_gradient_checkpointing_changes_no_gradient():
+    model, (x0, noise, delta) = pixel_model().train(), draw((4, 3, 16, 16))
+
+    def gradient():
+        loss = variation_regularizer(
+            lambda x, t: model(x, t).sample, SCHEDULE, x0, noise, TIMESTEPS, delta, RunningConstant()
+        )
+        return gradients(model, loss.mean())
+
+    plain = gradient()
+    model.enable_gradient_checkpointing()
+    torch.testing.assert_close(gradient(), plain)
+
+
+@pytest.mark.parametrize(("dtype", "cosine"), [(torch.float32, 0.9999), (torch.float16, 0.99), (torch.bfloat16, 0.97)])
 def test_the_postcard_lora_has_the_exact_gradient(dtype, cosine):
     pipe = load_pipeline("postcard", device="cpu")
     torch.manual_seed(0)
@@ -104,17 +118,15 @@ def test_the_postcard_lora_has_the_exact_gradient(dtype, cosine):
     x0, (_, noise, delta) = encode(pipe, pixels), draw((4, 4, 16, 16))
     embeds = pipe.encode_prompt(captions, "cpu", 1, False)[0]
 
-    def gradient(method, dtype, step_size=0.0):
+    def gradient(method, dtype, points=(0.0, 0.0)):
         def predict(x_t, t):
             with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
                 return pipe.unet(x_t, t, encoder_hidden_states=embeds).sample
 
-        loss = variation_regularizer(
-            predict, SCHEDULE, x0, noise, TIMESTEPS, delta, RunningConstant(), method, step_size
-        )
+        loss = variation_regularizer(predict, SCHEDULE, x0, noise, TIMESTEPS, delta, RunningConstant(), method, points)
         return gradients(pipe.unet, loss.mean())
 
-    exact, ours = gradient("exact", torch.float32), gradient("finite_difference", dtype, objective.STEP_SIZES[dtype])
+    exact, ours = gradient("exact", torch.float32), gradient("finite_difference", dtype, objective.POINTS[dtype])
     assert torch.cosine_similarity(exact, ours, dim=0) >= cosine
     if dtype == torch.float32:
         assert (ours.norm() / exact.norm()).item() == pytest.approx(1, abs=0.01)

@@ -1,8 +1,7 @@
 """The figures of the postcard model, by one command: what the docs say about it comes from here."""
 
+import itertools
 import json
-import os
-import platform
 from collections import defaultdict
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from torch import Tensor
 from torchmetrics.image.fid import FrechetInceptionDistance
 from tqdm import tqdm
 
+from smoothnb.machine import describe
 from smoothnb.models import load_pipeline
 from smoothnb.postcards.captions import stated
 from smoothnb.postcards.reader import Reader, accuracy, load_reader
@@ -20,6 +20,9 @@ from smoothnb.postcards.scene import random_scenes
 from smoothnb.postcards.sheet import contact_sheet
 from smoothnb.postcards.stream import held_out_prompts, held_out_scenes
 from smoothnb.postcards.vae import psnr
+
+HELD_OUT_REAL = (1 << 40) + 1
+"""Seed of the renders that FID takes for real."""
 
 
 def _batches(items: list, size: int = 32) -> list[list]:
@@ -73,6 +76,12 @@ def fid(reader: Reader, pictures: list[Tensor], real: list[Tensor]) -> float:
     return metric.compute().item()
 
 
+def renders_taken_for_real(count: int) -> list[Tensor]:
+    """Batches of renders of a stream that neither training nor the other held-out scenes use."""
+    stream = random_scenes(HELD_OUT_REAL)
+    return [render(batch) for batch in _batches(list(itertools.islice(stream, count)))]
+
+
 def main(
     model: str = "postcard", count: int = 512, reader_count: int = 2000, output: Path = Path("runs/evaluation")
 ) -> None:
@@ -92,16 +101,12 @@ def main(
     pictures = draw(pipe, prompts)
     contact_sheet(pictures[:64]).save(output / "sheet.png")
     figures |= {f"adherence_{k}": v for k, v in adherence(reader, pictures, prompts).items()}
-    stream = random_scenes(HELD_OUT_REAL)
-    real = [render([next(stream) for _ in range(32)]) for _ in range(count * 4 // 32)]
+    real = renders_taken_for_real(count * 4)
     figures["fid"] = fid(reader, list(pictures.split(32)), real)
     figures["fid_floor"] = fid(reader, [render(b) for b in _batches(held_out_scenes(count))], real)
-    machine = f"{os.cpu_count()} CPU cores, torch {torch.__version__}, Python {platform.python_version()}"
+    machine = describe(pipe.device)
     table = "\n".join(["| figure | value |", "|---|---|", *(f"| {k} | {v:.3f} |" for k, v in figures.items())])
     (output / "figures.json").write_text(json.dumps(figures | {"machine": machine, "count": count}, indent=1) + "\n")
-    (output / "figures.md").write_text(f"{table}\n\n{count} held-out prompts and renders; {machine}.\n")
+    on = ", ".join(machine.values())
+    (output / "figures.md").write_text(f"{table}\n\n{count} held-out prompts and renders; {on}.\n")
     print(table)
-
-
-HELD_OUT_REAL = (1 << 40) + 1
-"""Seed of the renders that FID takes for real; neither training nor the other held-out scenes use it."""

@@ -15,7 +15,7 @@ from smoothnb.latents import encode_pixels, picture_size, seeded_noise, slerp
 from smoothnb.lora import add_lora
 from smoothnb.models import load_pipeline
 from smoothnb.objective import (
-    STEP_SIZES,
+    POINTS,
     RunningConstant,
     base_loss,
     drop_prompts,
@@ -92,7 +92,7 @@ class Trainer:
         self.schedule = Schedule.of(self.pipe.scheduler)
         self.a = RunningConstant(reduce=lambda mean: self.accelerator.reduce(mean, "mean"))
         self.data = open_data(config.data, *picture_size(self.pipe, config.height, config.width), config.seed)
-        self.step_size = STEP_SIZES[dtype]
+        self.points = POINTS[dtype]
         self.empty = self.embed([""])
         self.step = 0
         self.restore()
@@ -136,7 +136,7 @@ class Trainer:
             problem = predict, self.schedule, x0, noise, timesteps
             if regularized:
                 delta = unit_directions(tuple(x0.shape), generator).to(x0.device)
-                parts = objective_parts(*problem, delta, self.a, config.min_snr_gamma, self.step_size)
+                parts = objective_parts(*problem, delta, self.a, config.min_snr_gamma, self.points)
             else:
                 parts = iter([(base_loss(*problem, config.min_snr_gamma), torch.zeros(len(x0), device=x0.device))])
             for part in parts:

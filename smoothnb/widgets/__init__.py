@@ -1,4 +1,6 @@
+from smoothnb.widgets.blend import BlendSlider
+from smoothnb.widgets.live import LivePlot
 from smoothnb.widgets.mixing import MixingSlider
 from smoothnb.widgets.strips import strip
 
-__all__ = ["MixingSlider", "strip"]
+__all__ = ["BlendSlider", "LivePlot", "MixingSlider", "strip"]

@@ -1,0 +1,121 @@
+"""How smooth a postcard model is, and what that costs: ISTD, FID on Reader features, prompt adherence.
+
+    python benchmarks/smoothness.py base smooth=data/postcard-smooth control=runs/control \
+        --output docs/results/smooth/shipped
+
+A model is the base model, or a name and the folder that `smoothnb train` wrote. All see the same prompts and noises.
+Each model's figures are written when they are there: the same command again measures only those that are missing.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import matplotlib
+from diffusers import UNet2DConditionModel
+
+from smoothnb.evaluation import istd
+from smoothnb.lora import WEIGHTS, attach_lora
+from smoothnb.machine import describe
+from smoothnb.models import load_pipeline
+from smoothnb.postcards.evaluate import adherence, draw, fid, renders_taken_for_real
+from smoothnb.postcards.reader import load_reader
+from smoothnb.postcards.stream import held_out_prompts
+
+COLUMNS = {"istd": "ISTD ↓", "istd_change": "beside base", "mean_distance": "mean distance", "fid": "FID ↓",
+           "fid_change": "beside base", "adherence": "adherence ↑"}  # fmt: skip
+
+
+def load(folder: Path | None):
+    """The base pipeline, or one with what `smoothnb train` wrote: a LoRA, or a whole UNet."""
+    pipe = load_pipeline("postcard")
+    if folder is not None and (folder / WEIGHTS).is_file():
+        attach_lora(pipe, folder)
+    elif folder is not None:
+        unet = UNet2DConditionModel.from_pretrained(folder / "unet")
+        pipe.unet = unet.to(pipe.device, pipe.unet.dtype)
+    return pipe
+
+
+def measure(pipe, walks: int, pictures: int, steps: int) -> dict:
+    """ISTD over so many held-out prompts; FID and adherence over so many pictures."""
+    result = istd(pipe, held_out_prompts(walks), num_inference_steps=steps)
+    reader, prompts = load_reader(), held_out_prompts(pictures)
+    drawn = draw(pipe, prompts, steps)
+    return {
+        "istd": result.value,
+        "mean_distance": result.distances.mean().item(),
+        "fid": fid(reader, list(drawn.split(32)), renders_taken_for_real(4 * pictures)),
+        "adherence": adherence(reader, drawn, prompts)["all"],
+        "distances": [[round(d, 4) for d in row] for row in result.distances.tolist()],
+    }
+
+
+def table(models: dict[str, dict]) -> str:
+    """Markdown; changes are relative to the model named base."""
+    lines = ["| model | " + " | ".join(COLUMNS.values()) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
+    for name, figures in models.items():
+        cells = {k: f"{figures[k]:.2f}" for k in ("istd", "mean_distance")} | {"fid": f"{figures['fid']:.0f}"}
+        for key in ("istd", "fid"):
+            cells[f"{key}_change"] = f"{figures[key] / models['base'][key] - 1:+.1%}" if "base" in models else "?"
+        cells["adherence"] = f"{figures['adherence']:.1%}"
+        lines.append(f"| {name} | " + " | ".join(cells[key] for key in COLUMNS) + " |")
+    return "\n".join(lines)
+
+
+def plot(models: dict[str, dict], file: Path) -> None:
+    """ISTD and FID of each model as bars."""
+    figure = matplotlib.figure.Figure(figsize=(8, 0.5 + 0.35 * len(models)), layout="constrained")
+    for ax, key in zip(figure.subplots(1, 2, sharey=True), ("istd", "fid"), strict=True):
+        values = [figures[key] for figures in models.values()]
+        ax.bar_label(ax.barh(list(models), values, color="#2f6690", height=0.6), fmt="{:.3g}", fontsize=8, padding=3)
+        ax.set_xlabel(COLUMNS[key])
+        ax.margins(x=0.15)
+    ax.invert_yaxis()
+    figure.savefig(file, dpi=120)
+
+
+class Results:
+    """Figures by model in a JSON file, beside the settings they were measured with."""
+
+    def __init__(self, stem: Path, settings: dict):
+        self.stem, self.settings, self.models = stem, settings, {}
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        if (file := stem.with_suffix(".json")).is_file():
+            found = json.loads(file.read_text())
+            if found["settings"] != settings:
+                raise SystemExit(f"{file} was measured with {found['settings']}, not {settings}: give another --output")
+            self.models = found["models"]
+
+    def add(self, name: str, figures: dict, device) -> None:
+        self.models[name] = figures
+        results = {"models": self.models, "settings": self.settings, "machine": describe(device)}
+        self.stem.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
+        self.stem.with_suffix(".md").write_text(f"{table(self.models)}\n\n{self.settings}\n")
+        plot(self.models, self.stem.with_suffix(".png"))
+
+
+def measuring_options(parser: argparse.ArgumentParser, walks: int, pictures: int, steps: int) -> None:
+    parser.add_argument("--walks", type=int, default=walks, help="prompts of ISTD, eleven pictures each")
+    parser.add_argument("--pictures", type=int, default=pictures, help="pictures for FID and adherence")
+    parser.add_argument("--steps", type=int, default=steps, help="of sampling")
+    parser.add_argument("--output", type=Path, required=True, help="write figures here: .json, .md and .png")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="+", help="base, or name=folder")
+    measuring_options(parser, 64, 512, 50)
+    options = parser.parse_args()
+    settings = {key: getattr(options, key) for key in ("walks", "pictures", "steps")}
+    results = Results(options.output, settings)
+    for model in options.models:
+        name, _, folder = model.partition("=")
+        if name not in results.models:
+            pipe = load(Path(folder) if folder else None)
+            results.add(name, measure(pipe, **settings), pipe.device)
+    print(table(results.models))
+
+
+if __name__ == "__main__":
+    main()

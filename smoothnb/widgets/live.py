@@ -1,0 +1,52 @@
+"""A plot that grows while something runs."""
+
+import io
+import time
+
+import ipywidgets as widgets
+from PIL import Image
+
+
+class LivePlot(widgets.Image):
+    """Curves of named numbers, one panel for each name, drawn anew while numbers come in.
+
+    Args:
+        names: The numbers to plot.
+        width: On screen, in pixels.
+        interval: Least time between two drawings, in seconds, as each takes a tenth of one.
+    """
+
+    def __init__(self, *names: str, width: int = 720, interval: float = 0.5):
+        super().__init__(format="png", layout=widgets.Layout(width=f"{width}px", height="auto"))
+        self.values: dict[str, list[tuple[int, float]]] = {name: [] for name in names}
+        self.interval, self._inches, self._drawn = interval, width / 100, 0.0
+        self.draw()
+
+    def add(self, step: int, **values: float | None) -> None:
+        """Takes the numbers of one step in; names that are not plotted, and None, are passed over."""
+        for name in self.values.keys() & values.keys():
+            if values[name] is not None:
+                self.values[name].append((step, values[name]))
+        if time.monotonic() - self._drawn >= self.interval:
+            self.draw()
+
+    def draw(self) -> None:
+        """Draws all numbers so far; call it once more at the end, as `add` leaves some out."""
+        from matplotlib.figure import Figure
+
+        # Not through pyplot: it would show the figure a second time, below the cell.
+        figure = Figure(figsize=(self._inches, 2.2), dpi=100, layout="constrained")
+        panels = figure.subplots(1, len(self.values), squeeze=False)[0]
+        for panel, (name, points) in zip(panels, self.values.items(), strict=True):
+            panel.plot(*zip(*points, strict=True) if points else ([], []), ".-", color="#2f6690")
+            panel.set_title(name, fontsize=9)
+            panel.set_xlabel("step", fontsize=8)
+            panel.tick_params(labelsize=8)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png")
+        self.value, self._drawn = buffer.getvalue(), time.monotonic()
+
+    def picture(self) -> Image.Image:
+        """The plot as it stands, for places where no widgets run."""
+        self.draw()
+        return Image.open(io.BytesIO(self.value))

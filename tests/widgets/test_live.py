@@ -1,0 +1,19 @@
+from smoothnb import LivePlot
+
+
+def test_numbers_are_kept_by_name_and_drawn():
+    plot = LivePlot("loss", "spread", interval=0)
+    empty = plot.value
+    assert plot.picture().size == (720, 220)
+    plot.add(1, loss=2.0, spread=None, other=3.0)
+    assert plot.values == {"loss": [(1, 2.0)], "spread": []}
+    assert plot.value != empty
+
+
+def test_what_comes_in_quickly_is_drawn_at_the_end():
+    plot = LivePlot("loss", interval=60)
+    before = plot.value
+    plot.add(1, loss=2.0)
+    assert plot.value == before
+    plot.draw()
+    assert plot.value != before
