@@ -17,7 +17,8 @@ class TrainConfig:
         steps: Optimizer steps.
         batch_size: Pictures that one process takes at a time.
         gradient_accumulation_steps: Batches to a step.
-        learning_rate: Of AdamW, constant after the warm-up.
+        learning_rate: Of AdamW, after the warm-up.
+        learning_rate_schedule: "constant", as in the paper, or "cosine": it falls to 0 at the last step.
         warmup_steps: Steps over which the learning rate rises.
         weight_decay: Of AdamW.
         max_grad_norm: Longer gradients are shortened to this.
@@ -45,6 +46,7 @@ class TrainConfig:
     batch_size: int = 16
     gradient_accumulation_steps: int = 1
     learning_rate: float = 1e-4
+    learning_rate_schedule: Literal["constant", "cosine"] = "constant"
     warmup_steps: int = 0
     weight_decay: float = 1e-4
     max_grad_norm: float = 1.0

@@ -73,6 +73,9 @@ class Trainer:
             mixed_precision=config.mixed_precision, log_with=config.tracker,
             project_dir=config.output_dir if config.tracker else None,
         )  # fmt: skip
+        # accelerate passes over a tracker whose package is missing.
+        if config.tracker and not self.accelerator.log_with:
+            raise ModuleNotFoundError(f"the tracker {config.tracker} is not installed: pip install {config.tracker}")
         device, dtype = self.accelerator.device, DTYPES[config.mixed_precision]
         torch.manual_seed(config.seed)
         self.pipe = load_pipeline(config.model, device, dtype)
@@ -88,7 +91,10 @@ class Trainer:
         self.weights = {name: p for name, p in self.unet.named_parameters() if p.requires_grad}
         optimizer = torch.optim.AdamW(self.weights.values(), lr=config.learning_rate, weight_decay=config.weight_decay)
         self.optimizer = self.accelerator.prepare(optimizer)
-        self.scheduler = get_scheduler("constant_with_warmup", optimizer, num_warmup_steps=config.warmup_steps)
+        name = {"constant": "constant_with_warmup"}.get(config.learning_rate_schedule, config.learning_rate_schedule)
+        self.scheduler = get_scheduler(
+            name, optimizer, num_warmup_steps=config.warmup_steps, num_training_steps=config.steps
+        )
         self.schedule = Schedule.of(self.pipe.scheduler)
         self.a = RunningConstant(reduce=lambda mean: self.accelerator.reduce(mean, "mean"))
         self.data = open_data(config.data, *picture_size(self.pipe, config.height, config.width), config.seed)

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -85,10 +86,19 @@ def test_smoothness_blends_from_the_base_model(config, tiny_folder):
     assert draw(pipe) == draw(base)
     set_smoothness(pipe, 1)
     assert draw(pipe) != draw(base)
+    smooth = load_pipeline(tiny_folder, device="cpu", smooth=file.parent)
+    assert draw(smooth) == draw(pipe)
+    with pytest.raises(ValueError, match="has a smooth LoRA already"):
+        attach_lora(pipe, file)
     with pytest.raises(ValueError, match="at least 0"):
         set_smoothness(pipe, -1)
     with pytest.raises(ValueError, match="no smooth LoRA"):
         set_smoothness(base, 1)
+
+
+def test_a_model_without_a_smooth_lora_says_how_to_train_one(tiny_folder):
+    with pytest.raises(ValueError, match="smoothnb train --model"):
+        load_pipeline(tiny_folder, device="cpu", smooth=True)
 
 
 def test_processes_share_the_work_and_a(config, tmp_path):
@@ -157,6 +167,26 @@ def test_lazy_steps_have_no_regularizer_and_accumulation_counts_once(config):
     seen = []
     train(replace(config, regularize_every=2, gradient_accumulation_steps=2), on_step=seen.append)
     assert [progress.regularizer is None for progress in seen] == [False, True, False, True]
+
+
+@pytest.mark.filterwarnings("ignore")  # of tensorboard's own
+def test_numbers_go_to_the_tracker_and_strips_to_the_folder(config):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    seen = []
+    train(replace(config, steps=2, strip_every=2, tracker="tensorboard"), on_step=seen.append)
+    (events,) = config.output_dir.rglob("events.out.tfevents*.0")
+    board = EventAccumulator(str(events)).Reload()
+    for name in ("loss", "regularizer", "a", "spread"):
+        assert [e.value for e in board.Scalars(name)] == pytest.approx([getattr(p, name) for p in seen])
+    with Image.open(config.output_dir / "strip-000002.png") as drawn:
+        assert drawn.width > 11 * drawn.height / 2
+
+
+def test_a_tracker_that_is_not_installed_is_named(config, monkeypatch):
+    monkeypatch.setattr("accelerate.accelerator.filter_trackers", lambda *_: [])
+    with pytest.raises(ModuleNotFoundError, match="pip install tensorboard"):
+        Trainer(replace(config, tracker="tensorboard"))
 
 
 def test_full_training_saves_a_unet(config):
