@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
+
 from smoothnb.lora import save_lora
 from smoothnb.progress import progress_bar
 from smoothnb.training.config import TrainConfig
@@ -44,8 +46,8 @@ def train(config: TrainConfig, on_step: Callable[[Progress], None] | None = None
         on_step: Called after each step, on the first process: the place for a live plot.
 
     Returns:
-        `pytorch_lora_weights.safetensors` in the output folder, its settings in the file's metadata; for rank 0 the
-        folder of the trained UNet.
+        `pytorch_lora_weights.safetensors` in the output folder, in float16, its settings in the file's metadata; for
+        rank 0 the folder of the trained UNet.
 
     Raises:
         FloatingPointError: If the loss is not finite. The message names the step and the last good checkpoint.
@@ -76,8 +78,9 @@ def train(config: TrainConfig, on_step: Callable[[Progress], None] | None = None
                     f"stopped after step {trainer.step} of {config.steps}; the same command goes on from there"
                 )
     trainer.accelerator.end_training()
-    settings = json.dumps(asdict(config), default=str)
+    # Where it was trained is nobody's business.
+    settings = json.dumps({k: v for k, v in asdict(config).items() if k != "output_dir"}, default=str)
     if config.rank == 0:
         trainer.unet.save_pretrained(config.output_dir / "unet")
         return config.output_dir / "unet"
-    return save_lora(trainer.unet, config.output_dir, {"smoothnb": settings})
+    return save_lora(trainer.unet, config.output_dir, {"smoothnb": settings}, torch.float16)
