@@ -22,7 +22,7 @@ from smoothnb.schedule import Schedule
 TRIED = {
     torch.float32: [(0.0, 1e-3), (0.0, 1e-4), (-1e-3, 1e-3), (-1e-2, 1e-2)],
     torch.float16: [(0.0, 0.01), (-0.003, 0.003), (-0.03, 0.03)],
-    torch.bfloat16: [(-0.01, 0.01), (-0.02, 0.02), (-0.1, 0.1)],
+    torch.bfloat16: [(-0.01, 0.01), (-0.03, 0.03), (-0.1, 0.1)],
 }
 """Points beside those that the package uses."""
 

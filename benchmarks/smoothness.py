@@ -91,7 +91,9 @@ class Results:
         self.models[name] = figures
         results = {"models": self.models, "settings": self.settings, "machine": describe(device)}
         self.stem.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
-        self.stem.with_suffix(".md").write_text(f"{table(self.models)}\n\n{self.settings}\n")
+        said = [f"{value} {key}" for key, value in self.settings.items()]
+        said += [f"{key} {value}" for key, value in describe(device).items()]
+        self.stem.with_suffix(".md").write_text(f"{table(self.models)}\n\n{', '.join(said)}\n")
         plot(self.models, self.stem.with_suffix(".png"))
 
 

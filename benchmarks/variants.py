@@ -41,8 +41,10 @@ def main() -> None:
     for name, config in {"base": None, **variants}.items():
         if name in results.models:
             continue
-        folder = None if config is None else options.runs / "-".join(c for c in name.split() if c.isascii())
+        folder = None
         if config is not None:
+            kind = f"lambda{config.regularizer_weight:g}-rank{config.rank}-every{config.regularize_every}"
+            folder = options.runs / f"{kind}-steps{config.steps}"
             train(replace(config, output_dir=folder))
         pipe = load(folder)
         results.add(name, measure(pipe, options.walks, options.pictures, options.steps), pipe.device)

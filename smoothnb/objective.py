@@ -16,7 +16,7 @@ Predict = Callable[[Tensor, Tensor], Tensor]
 
 Method = Literal["finite_difference", "exact"]
 
-POINTS = {torch.float32: (0.0, 3e-4), torch.float16: (-0.01, 0.01), torch.bfloat16: (-0.03, 0.03)}
+POINTS = {torch.float32: (0.0, 3e-4), torch.float16: (-0.01, 0.01), torch.bfloat16: (-0.02, 0.02)}
 """Where the finite difference is taken: two offsets from the noise, as root mean square beside the noise's own of 1.
 
 Too far apart, and the difference no longer is the derivative; too near, and it drowns in rounding. The fewer digits a

@@ -107,6 +107,6 @@ def main(
     machine = describe(pipe.device)
     table = "\n".join(["| figure | value |", "|---|---|", *(f"| {k} | {v:.3f} |" for k, v in figures.items())])
     (output / "figures.json").write_text(json.dumps(figures | {"machine": machine, "count": count}, indent=1) + "\n")
-    on = ", ".join(machine.values())
+    on = ", ".join(f"{key} {value}" for key, value in machine.items())
     (output / "figures.md").write_text(f"{table}\n\n{count} held-out prompts and renders; {on}.\n")
     print(table)

@@ -1,6 +1,7 @@
 """A plot that grows while something runs."""
 
 import io
+import statistics
 import time
 
 import ipywidgets as widgets
@@ -8,7 +9,7 @@ from PIL import Image
 
 
 class LivePlot(widgets.Image):
-    """Curves of named numbers, one panel for each name, drawn anew while numbers come in.
+    """Named numbers as dots, one panel for each name, drawn anew while they come in; a line is the mean of ten.
 
     Args:
         names: The numbers to plot.
@@ -21,6 +22,9 @@ class LivePlot(widgets.Image):
         self.values: dict[str, list[tuple[int, float]]] = {name: [] for name in names}
         self.interval, self._inches, self._drawn = interval, width / 100, 0.0
         self.draw()
+
+    def __repr__(self) -> str:
+        return f"LivePlot({', '.join(self.values)}: {max(map(len, self.values.values()), default=0)} steps)"
 
     def add(self, step: int, **values: float | None) -> None:
         """Takes the numbers of one step in; names that are not plotted, and None, are passed over."""
@@ -38,7 +42,10 @@ class LivePlot(widgets.Image):
         figure = Figure(figsize=(self._inches, 2.2), dpi=100, layout="constrained")
         panels = figure.subplots(1, len(self.values), squeeze=False)[0]
         for panel, (name, points) in zip(panels, self.values.items(), strict=True):
-            panel.plot(*zip(*points, strict=True) if points else ([], []), ".-", color="#2f6690")
+            steps, values = zip(*points, strict=True) if points else ((), ())
+            means = [statistics.fmean(values[max(0, i - 9) : i + 1]) for i in range(len(values))]
+            panel.plot(steps, values, ".", color="#b8c4d0")
+            panel.plot(steps, means, color="#2f6690")
             panel.set_title(name, fontsize=9)
             panel.set_xlabel("step", fontsize=8)
             panel.tick_params(labelsize=8)
