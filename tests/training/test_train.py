@@ -183,6 +183,7 @@ def test_numbers_go_to_the_tracker_and_strips_to_the_folder(config):
         assert drawn.width > 11 * drawn.height / 2
 
 
+@pytest.mark.filterwarnings("ignore:.*no supported trackers")  # accelerate's, before the error
 def test_a_tracker_that_is_not_installed_is_named(config, monkeypatch):
     monkeypatch.setattr("accelerate.accelerator.filter_trackers", lambda *_: [])
     with pytest.raises(ModuleNotFoundError, match="pip install tensorboard"):
