@@ -11,8 +11,8 @@ import argparse
 import json
 from pathlib import Path
 
-import matplotlib
 from diffusers import UNet2DConditionModel
+from matplotlib.figure import Figure
 
 from smoothnb.evaluation import istd
 from smoothnb.lora import WEIGHTS, attach_lora
@@ -65,7 +65,7 @@ def table(models: dict[str, dict]) -> str:
 
 def plot(models: dict[str, dict], file: Path) -> None:
     """ISTD and FID of each model as bars."""
-    figure = matplotlib.figure.Figure(figsize=(8, 0.5 + 0.35 * len(models)), layout="constrained")
+    figure = Figure(figsize=(8, 0.5 + 0.35 * len(models)), layout="constrained")
     for ax, key in zip(figure.subplots(1, 2, sharey=True), ("istd", "fid"), strict=True):
         values = [figures[key] for figures in models.values()]
         ax.bar_label(ax.barh(list(models), values, color="#2f6690", height=0.6), fmt="{:.3g}", fontsize=8, padding=3)
@@ -89,10 +89,11 @@ class Results:
 
     def add(self, name: str, figures: dict, device) -> None:
         self.models[name] = figures
-        results = {"models": self.models, "settings": self.settings, "machine": describe(device)}
+        machine = describe(device)
+        results = {"models": self.models, "settings": self.settings, "machine": machine}
         self.stem.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
         said = [f"{value} {key}" for key, value in self.settings.items()]
-        said += [f"{key} {value}" for key, value in describe(device).items()]
+        said += [f"{key} {value}" for key, value in machine.items()]
         self.stem.with_suffix(".md").write_text(f"{table(self.models)}\n\n{', '.join(said)}\n")
         plot(self.models, self.stem.with_suffix(".png"))
 
