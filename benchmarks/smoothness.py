@@ -5,22 +5,26 @@
 
 A model is the base model, or a name and the folder that `smoothnb train` wrote. All see the same prompts and noises.
 Each model's figures are written when they are there: the same command again measures only those that are missing.
+Beside them comes a sheet of strips: the six walks on which the first model is most uneven, as each model draws them.
 """
 
 import argparse
 import json
 from pathlib import Path
 
+import numpy as np
 from diffusers import UNet2DConditionModel
 from matplotlib.figure import Figure
 
-from smoothnb.evaluation import istd
+from smoothnb.evaluation import istd, walk
 from smoothnb.lora import WEIGHTS, attach_lora
 from smoothnb.machine import describe
 from smoothnb.models import load_pipeline
 from smoothnb.postcards.evaluate import adherence, draw, fid, renders_taken_for_real
 from smoothnb.postcards.reader import load_reader
 from smoothnb.postcards.stream import held_out_prompts
+from smoothnb.sampling import generate
+from smoothnb.widgets import strip
 
 COLUMNS = {"istd": "ISTD ↓", "istd_change": "beside base", "mean_distance": "mean distance", "fid": "FID ↓",
            "fid_change": "beside base", "adherence": "adherence ↑"}  # fmt: skip
@@ -75,6 +79,23 @@ def plot(models: dict[str, dict], file: Path) -> None:
     figure.savefig(file, dpi=120)
 
 
+def uneven(figures: dict, count: int) -> list[int]:
+    """Numbers of the walks on which a model's distances vary most."""
+    return np.argsort([-np.std(row) for row in figures["distances"]], stable=True)[:count].tolist()
+
+
+def strips(models: dict[str, Path | None], numbers: list[int], prompts: list[str], steps: int, file: Path) -> None:
+    """Walks of those numbers, model under model."""
+    pipes = {name: load(folder) for name, folder in models.items()}
+    rows = {}
+    for number in numbers:
+        print(f"{number}: {prompts[number]}")
+        for name, pipe in pipes.items():
+            frames = generate(pipe, prompts[number], latents=walk(pipe, number), num_inference_steps=steps)
+            rows[f"{number} {name}"] = frames
+    strip(rows, [f"{i / 10:.1f}" for i in range(11)], size=96).save(file)
+
+
 class Results:
     """Figures by model in a JSON file, beside the settings they were measured with."""
 
@@ -112,12 +133,16 @@ def main() -> None:
     options = parser.parse_args()
     settings = {key: getattr(options, key) for key in ("walks", "pictures", "steps")}
     results = Results(options.output, settings)
-    for model in options.models:
-        name, _, folder = model.partition("=")
+    models = {name: Path(folder) if folder else None for name, _, folder in (m.partition("=") for m in options.models)}
+    for name, folder in models.items():
         if name not in results.models:
-            pipe = load(Path(folder) if folder else None)
+            pipe = load(folder)
             results.add(name, measure(pipe, **settings), pipe.device)
     print(table(results.models))
+    sheet = options.output.with_name(f"{options.output.name}-strips.png")
+    if not sheet.is_file():
+        numbers = uneven(results.models[next(iter(models))], 6)
+        strips(models, numbers, held_out_prompts(options.walks), options.steps, sheet)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 """What can be measured of a model."""
 
-from smoothnb.evaluation.istd import ISTD, istd
+from smoothnb.evaluation.istd import ISTD, istd, walk
 
-__all__ = ["ISTD", "istd"]
+__all__ = ["ISTD", "istd", "walk"]

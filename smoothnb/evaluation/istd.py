@@ -27,6 +27,12 @@ class ISTD:
     distances: Float[Tensor, "prompt step"]
 
 
+def walk(pipe, number: int, num_ratios: int = 11, seed: int = 0) -> Float[Tensor, "ratio channel height width"]:
+    """The noises of one of `istd`'s walks: between two that depend on (seed, number) alone, at even ratios."""
+    first = (seed * 1_000_003 + number) * 2
+    return slerp(*seeded_noise(pipe, [first, first + 1]), np.linspace(0, 1, num_ratios))
+
+
 def istd(
     pipe,
     prompts: Sequence[str],
@@ -48,7 +54,7 @@ def istd(
         num_ratios: Pictures on each walk, 11 in the paper.
         guidance_scale: As in `generate`.
         num_inference_steps: As in `generate`.
-        seed: Of the noises. Those of prompt i depend on (seed, i) alone, so that all models see the same.
+        seed: Of the noises, see `walk`: all models see the same.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -61,14 +67,11 @@ def istd(
         raise ValueError(
             f"expected at least one prompt and three ratios, got {len(prompts)} prompts and {num_ratios} ratios"
         )
-    etas = np.linspace(0, 1, num_ratios)
     rows = []
     with progress_bar(len(prompts), "walks", progress) as bar:
         for i, prompt in enumerate(prompts):
-            first = (seed * 1_000_003 + i) * 2
-            a, b = seeded_noise(pipe, [first, first + 1])
             frames = generate(
-                pipe, prompt, latents=slerp(a, b, etas), guidance_scale=guidance_scale,
+                pipe, prompt, latents=walk(pipe, i, num_ratios, seed), guidance_scale=guidance_scale,
                 num_inference_steps=num_inference_steps, progress=False,
             )  # fmt: skip
             pixels = to_pixels(frames, frames[0].height, frames[0].width)
