@@ -20,14 +20,16 @@ from smoothnb.evaluation import istd, walk
 from smoothnb.lora import WEIGHTS, attach_lora
 from smoothnb.machine import describe
 from smoothnb.models import load_pipeline
+from smoothnb.postcards.captions import stated
 from smoothnb.postcards.evaluate import adherence, draw, fid, renders_taken_for_real
 from smoothnb.postcards.reader import load_reader
 from smoothnb.postcards.stream import held_out_prompts
 from smoothnb.sampling import generate
 from smoothnb.widgets import strip
 
-COLUMNS = {"istd": "ISTD ↓", "istd_change": "beside base", "mean_distance": "mean distance", "fid": "FID ↓",
-           "fid_change": "beside base", "adherence": "adherence ↑"}  # fmt: skip
+COLUMNS = {"istd": "ISTD ↓", "istd_change": "beside base", "interval": "95 %", "open": "time of day open",
+           "given": "time of day given", "mean_distance": "mean distance", "fid": "FID ↓", "fid_change": "beside base",
+           "adherence": "adherence ↑"}  # fmt: skip
 
 
 def load(folder: Path | None):
@@ -55,15 +57,34 @@ def measure(pipe, walks: int, pictures: int, steps: int) -> dict:
     }
 
 
+def deviations(figures: dict) -> np.ndarray:
+    """Of the distances on each walk: ISTD is their mean."""
+    return np.asarray(figures["distances"]).std(axis=1)
+
+
+def interval(ours: np.ndarray, base: np.ndarray) -> tuple[float, float]:
+    """Of the relative change of ISTD, 95 %: bootstrap over walks, which both models walked."""
+    drawn = np.random.default_rng(0).integers(len(base), size=(10_000, len(base)))
+    low, high = np.percentile(ours[drawn].mean(1) / base[drawn].mean(1) - 1, (2.5, 97.5))
+    return low, high
+
+
 def table(models: dict[str, dict]) -> str:
-    """Markdown; changes are relative to the model named base."""
+    """Markdown; changes are relative to the model named base, where there is one."""
     lines = ["| model | " + " | ".join(COLUMNS.values()) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
+    base = models.get("base")
     for name, figures in models.items():
-        cells = {k: f"{figures[k]:.2f}" for k in ("istd", "mean_distance")} | {"fid": f"{figures['fid']:.0f}"}
-        for key in ("istd", "fid"):
-            cells[f"{key}_change"] = f"{figures[key] / models['base'][key] - 1:+.1%}" if "base" in models else "?"
-        cells["adherence"] = f"{figures['adherence']:.1%}"
-        lines.append(f"| {name} | " + " | ".join(cells[key] for key in COLUMNS) + " |")
+        own = deviations(figures)
+        given = np.array(["time" in stated(prompt) for prompt in held_out_prompts(len(own))])
+        cells = dict.fromkeys(COLUMNS, "") | {key: f"{figures[key]:.2f}" for key in ("istd", "mean_distance")}
+        cells |= {"fid": f"{figures['fid']:.0f}", "adherence": f"{figures['adherence']:.1%}"}
+        for key, chosen in (("open", own[~given]), ("given", own[given])):
+            cells[key] = f"{chosen.mean():.2f}" if len(chosen) else ""
+        if base and name != "base":
+            cells |= {f"{key}_change": f"{figures[key] / base[key] - 1:+.1%}" for key in ("istd", "fid")}
+            low, high = interval(own, deviations(base))
+            cells["interval"] = f"{low:+.0%} to {high:+.0%}"
+        lines.append(f"| {name} | " + " | ".join(cells.values()) + " |")
     return "\n".join(lines)
 
 
@@ -81,7 +102,7 @@ def plot(models: dict[str, dict], file: Path) -> None:
 
 def uneven(figures: dict, count: int) -> list[int]:
     """Numbers of the walks on which a model's distances vary most."""
-    return np.argsort([-np.std(row) for row in figures["distances"]], stable=True)[:count].tolist()
+    return np.argsort(-deviations(figures), stable=True)[:count].tolist()
 
 
 def strips(models: dict[str, Path | None], numbers: list[int], prompts: list[str], steps: int, file: Path) -> None:
@@ -91,30 +112,35 @@ def strips(models: dict[str, Path | None], numbers: list[int], prompts: list[str
     for number in numbers:
         print(f"{number}: {prompts[number]}")
         for name, pipe in pipes.items():
-            frames = generate(pipe, prompts[number], latents=walk(pipe, number), num_inference_steps=steps)
+            frames = generate(
+                pipe, prompts[number], latents=walk(pipe, number), num_inference_steps=steps, progress=False
+            )
             rows[f"{number} {name}"] = frames
     strip(rows, [f"{i / 10:.1f}" for i in range(11)], size=96).save(file)
 
 
 class Results:
-    """Figures by model in a JSON file, beside the settings they were measured with."""
+    """Figures by model in a JSON file, beside the settings and the machine they were measured with."""
 
     def __init__(self, stem: Path, settings: dict):
-        self.stem, self.settings, self.models = stem, settings, {}
+        self.stem, self.settings, self.models, self.machine = stem, settings, {}, {}
         stem.parent.mkdir(parents=True, exist_ok=True)
         if (file := stem.with_suffix(".json")).is_file():
             found = json.loads(file.read_text())
             if found["settings"] != settings:
                 raise SystemExit(f"{file} was measured with {found['settings']}, not {settings}: give another --output")
-            self.models = found["models"]
+            self.models, self.machine = found["models"], found["machine"]
 
     def add(self, name: str, figures: dict, device) -> None:
-        self.models[name] = figures
-        machine = describe(device)
-        results = {"models": self.models, "settings": self.settings, "machine": machine}
+        self.models[name], self.machine = figures, describe(device)
+        self.write()
+
+    def write(self) -> None:
+        """The figures as JSON, as a table, and as bars."""
+        results = {"models": self.models, "settings": self.settings, "machine": self.machine}
         self.stem.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
         said = [f"{value} {key}" for key, value in self.settings.items()]
-        said += [f"{key} {value}" for key, value in machine.items()]
+        said += [f"{key} {value}" for key, value in self.machine.items()]
         self.stem.with_suffix(".md").write_text(f"{table(self.models)}\n\n{', '.join(said)}\n")
         plot(self.models, self.stem.with_suffix(".png"))
 
@@ -138,6 +164,7 @@ def main() -> None:
         if name not in results.models:
             pipe = load(folder)
             results.add(name, measure(pipe, **settings), pipe.device)
+    results.write()
     print(table(results.models))
     sheet = options.output.with_name(f"{options.output.name}-strips.png")
     if not sheet.is_file():

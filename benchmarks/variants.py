@@ -48,6 +48,7 @@ def main() -> None:
             train(replace(config, output_dir=folder))
         pipe = load(folder)
         results.add(name, measure(pipe, options.walks, options.pictures, options.steps), pipe.device)
+    results.write()
     print(table(results.models))
 
 
