@@ -91,9 +91,10 @@ def table(models: dict[str, dict]) -> str:
 def plot(models: dict[str, dict], file: Path) -> None:
     """ISTD and FID of each model as bars."""
     figure = Figure(figsize=(8, 0.5 + 0.35 * len(models)), layout="constrained")
-    for ax, key in zip(figure.subplots(1, 2, sharey=True), ("istd", "fid"), strict=True):
+    panels = figure.subplots(1, 2, sharey=True)
+    for ax, key, form in zip(panels, ("istd", "fid"), ("%.2f", "%.0f"), strict=True):
         values = [figures[key] for figures in models.values()]
-        ax.bar_label(ax.barh(list(models), values, color="#2f6690", height=0.6), fmt="{:.3g}", fontsize=8, padding=3)
+        ax.bar_label(ax.barh(list(models), values, color="#2f6690", height=0.6), fmt=form, fontsize=8, padding=3)
         ax.set_xlabel(COLUMNS[key])
         ax.margins(x=0.15)
     ax.invert_yaxis()

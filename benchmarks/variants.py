@@ -2,7 +2,8 @@
 
     python benchmarks/variants.py --output docs/results/smooth/variants
 
-Each variant is trained for the same short while, unless runs/variants has it already, and measured at once.
+Each variant is trained for the same number of steps (the last one for twice as many: it takes about as long as
+regularizing at every step), unless runs/variants has it already, and measured at once.
 """
 
 import argparse
