@@ -1,7 +1,6 @@
 """How smooth a postcard model is, and what that costs: ISTD, FID on Reader features, prompt adherence.
 
-    python benchmarks/smoothness.py base smooth=data/postcard-smooth control=runs/control \
-        --output docs/results/smooth/shipped
+    python benchmarks/smoothness.py base smooth=data/postcard-smooth --output docs/results/smooth/shipped
 
 A model is the base model, or a name and the folder that `smoothnb train` wrote. All see the same prompts and noises.
 Each model's figures are written when they are there: the same command again measures only those that are missing.
@@ -72,17 +71,19 @@ def interval(ours: np.ndarray, base: np.ndarray) -> tuple[float, float]:
 def table(models: dict[str, dict]) -> str:
     """Markdown; changes are relative to the model named base, where there is one."""
     lines = ["| model | " + " | ".join(COLUMNS.values()) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
+    by_walk = {name: deviations(figures) for name, figures in models.items()}
+    walks = len(next(iter(by_walk.values())))
+    given = np.array(["time" in stated(prompt) for prompt in held_out_prompts(walks)])
     base = models.get("base")
     for name, figures in models.items():
-        own = deviations(figures)
-        given = np.array(["time" in stated(prompt) for prompt in held_out_prompts(len(own))])
+        own = by_walk[name]
         cells = dict.fromkeys(COLUMNS, "") | {key: f"{figures[key]:.2f}" for key in ("istd", "mean_distance")}
         cells |= {"fid": f"{figures['fid']:.0f}", "adherence": f"{figures['adherence']:.1%}"}
         for key, chosen in (("open", own[~given]), ("given", own[given])):
             cells[key] = f"{chosen.mean():.2f}" if len(chosen) else ""
         if base and name != "base":
             cells |= {f"{key}_change": f"{figures[key] / base[key] - 1:+.1%}" for key in ("istd", "fid")}
-            low, high = interval(own, deviations(base))
+            low, high = interval(own, by_walk["base"])
             cells["interval"] = f"{low:+.0%} to {high:+.0%}"
         lines.append(f"| {name} | " + " | ".join(cells.values()) + " |")
     return "\n".join(lines)
@@ -156,7 +157,7 @@ def measuring_options(parser: argparse.ArgumentParser, walks: int, pictures: int
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", help="base, or name=folder")
-    measuring_options(parser, 64, 512, 50)
+    measuring_options(parser, 64, 256, 50)
     options = parser.parse_args()
     settings = {key: getattr(options, key) for key in ("walks", "pictures", "steps")}
     results = Results(options.output, settings)

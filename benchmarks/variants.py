@@ -17,10 +17,10 @@ from smoothnb.training import TrainConfig, train
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--training-steps", type=int, default=100)
+    parser.add_argument("--training-steps", type=int, default=60)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--runs", type=Path, default=Path("runs/variants"))
-    measuring_options(parser, 16, 128, 25)
+    measuring_options(parser, 16, 128, 15)
     options = parser.parse_args()
     usual = TrainConfig(
         steps=options.training_steps, batch_size=options.batch_size, learning_rate=1e-3, noise_offset=0.1
