@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from smoothnb.evaluation import ISTD, istd
-    from smoothnb.latents import decode, encode, seeded_noise, slerp
+    from smoothnb.interpolation import coarse_to_fine, interpolate
+    from smoothnb.inversion import Inversion, ddim_invert, null_text_invert, reconstruct
+    from smoothnb.latents import decode, encode, mix, seeded_noise, slerp
     from smoothnb.lora import attach_lora, set_smoothness
     from smoothnb.models import UnknownWordsWarning, load_pipeline
     from smoothnb.objective import RunningConstant, base_loss, unit_directions, variation_regularizer
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "slerp": "latents",
+    "mix": "latents",
     "seeded_noise": "latents",
     "encode": "latents",
     "decode": "latents",
@@ -36,6 +39,12 @@ _HOME = {
     "sample": "sampling",
     "generate": "sampling",
     "Step": "sampling",
+    "interpolate": "interpolation",
+    "coarse_to_fine": "interpolation",
+    "ddim_invert": "inversion",
+    "null_text_invert": "inversion",
+    "reconstruct": "inversion",
+    "Inversion": "inversion",
     "istd": "evaluation",
     "ISTD": "evaluation",
     "MixingSlider": "widgets",
@@ -45,10 +54,10 @@ _HOME = {
 }
 
 __all__ = [
-    "slerp", "seeded_noise", "encode", "decode", "load_pipeline", "UnknownWordsWarning", "attach_lora",
+    "slerp", "mix", "seeded_noise", "encode", "decode", "load_pipeline", "UnknownWordsWarning", "attach_lora",
     "set_smoothness", "Schedule", "base_loss", "variation_regularizer", "unit_directions", "RunningConstant",
-    "TrainConfig", "train", "sample", "generate", "Step", "istd", "ISTD", "MixingSlider", "BlendSlider", "LivePlot",
-    "strip",
+    "TrainConfig", "train", "sample", "generate", "Step", "interpolate", "coarse_to_fine", "ddim_invert",
+    "null_text_invert", "reconstruct", "Inversion", "istd", "ISTD", "MixingSlider", "BlendSlider", "LivePlot", "strip",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

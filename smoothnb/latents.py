@@ -66,6 +66,36 @@ def slerp(
     return (weight_a * a.to(working) + weight_b * b.to(working)).to(a.dtype)
 
 
+def mix(
+    noises: Float[Tensor, "corner ..."], weights: Sequence[float] | Sequence[Sequence[float]] | np.ndarray | Tensor
+) -> Float[Tensor, "..."]:
+    """A mix of several noises that is normal noise again: Σ wᵢ xᵢ / √(Σ wᵢ²).
+
+    Any weighted sum of independent normal noises is normal, of variance Σ wᵢ²; dividing by its root brings the variance
+    back to 1 (Bodin et al. 2024, "Linear combinations of Gaussian latents"). For two noises of equal length at right
+    angles this is slerp at another pace.
+
+    Args:
+        noises: Two or more, stacked.
+        weights: One for each noise, at least 0 and not all 0; or rows of such weights. Only their proportions count.
+
+    Returns:
+        One mix of the shape of a noise; for rows of weights a new leading axis. A single weight that is not 0 gives
+        that noise exactly.
+
+    Raises:
+        ValueError: If weights and noises do not pair up, or a weight is negative or not finite, or all are 0.
+    """
+    w = torch.as_tensor(weights, dtype=torch.float64, device="cpu")
+    if w.ndim not in (1, 2) or w.shape[-1] != len(noises) or 0 in w.shape:
+        raise ValueError(f"expected {len(noises)} weights, one for each noise, or rows of them, got {tuple(w.shape)}")
+    if not torch.isfinite(w).all() or (w < 0).any() or (w.sum(-1) == 0).any():
+        raise ValueError(f"expected weights of at least 0, not all 0, got {weights}")
+    working = torch.promote_types(noises.dtype, torch.float32)
+    w = (w / w.norm(dim=-1, keepdim=True)).to(noises.device, working)
+    return torch.tensordot(w, noises.to(working), dims=1).to(noises.dtype)
+
+
 def _check_pair(a: Tensor, b: Tensor) -> None:
     for name, x in (("a", a), ("b", b)):
         if not x.is_floating_point():

@@ -30,14 +30,25 @@ class Step:
     x0: Float[Tensor, "batch channel height width"]
 
 
+Texts = str | Sequence[str] | Float[Tensor, "text token embedding"]
+"""One prompt, several, or their embeddings."""
+
+
+@torch.no_grad()
+def embed(pipe, prompts: str | Sequence[str]) -> Float[Tensor, "text token embedding"]:
+    """Embeddings of prompts, ξ in the paper."""
+    prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+    return pipe.encode_prompt(prompts, pipe.device, 1, False)[0]
+
+
 def sample(
     pipe,
-    prompt: str | Sequence[str],
+    prompt: Texts,
     latents: Float[Tensor, "*batch channel height width"] | None = None,
     seed: int | Sequence[int] = 0,
     num_inference_steps: int = 50,
     guidance_scale: float = 7.5,
-    negative_prompt: str = "",
+    negative_prompt: str | Float[Tensor, "*step_and_sample token embedding"] = "",
 ) -> Iterator[Step]:
     """Runs DDIM sampling with classifier-free guidance and yields every step.
 
@@ -47,12 +58,13 @@ def sample(
 
     Args:
         pipe: A diffusers pipeline.
-        prompt: One prompt for the whole batch, or one for each sample.
+        prompt: One prompt for the whole batch, or one for each sample; or their embeddings, as `embed` gives them.
         latents: Starting noise of unit variance: one latent for all prompts, or one for each sample.
         seed: Of the starting noise where `latents` is None: one for all prompts, or one for each sample.
         num_inference_steps: How many steps, at least 1.
         guidance_scale: w, at least 1; 1 is no guidance, and half the work.
-        negative_prompt: What to steer away from.
+        negative_prompt: What to steer away from; or its embedding, or a series with one embedding for each step, such
+            as the null-text embeddings of an `Inversion` (step × token × width, or step × sample × token × width).
 
     Returns:
         An iterator over steps; each costs one pass through the UNet. Arguments are checked at once.
@@ -72,31 +84,36 @@ def sample(
             f"expected finite latents with {channels} channels, got shape {tuple(latents.shape)}; "
             "draw some with seeded_noise(pipe, seeds)"
         )
-    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    prompts = [prompt] if isinstance(prompt, str) else prompt
     count = max(len(prompts), len(latents))
-    if len(prompts) not in (1, count) or len(latents) not in (1, count) or not prompts:
+    if len(prompts) not in (1, count) or len(latents) not in (1, count) or not len(prompts):
         raise ValueError(f"{len(prompts)} prompts and {len(latents)} latents do not pair up: one, or as many of each")
-
-    guided = guidance_scale > 1
-    with torch.no_grad():
-        embeds, negative_embeds = pipe.encode_prompt(
-            prompts, pipe.device, 1, guided, [negative_prompt] * len(prompts) if guided else None
+    series = negative_prompt if isinstance(negative_prompt, Tensor) else embed(pipe, negative_prompt)
+    series = series[:, None] if series.ndim == 3 else series.reshape(-1, *series.shape[-3:])
+    if len(series) not in (1, num_inference_steps):
+        raise ValueError(
+            f"the series holds {len(series)} embeddings for {num_inference_steps} steps: give num_inference_steps="
+            f"{len(series)}"
         )
-    embeds = [x.expand(count, -1, -1) for x in ((negative_embeds, embeds) if guided else (embeds,))]
+    embeds = prompts if isinstance(prompts, Tensor) else embed(pipe, prompts)
+    embeds, series = (x.to(pipe.device, pipe.unet.dtype) for x in (embeds, series))
     latents = latents.to(pipe.device, pipe.unet.dtype).expand(count, -1, -1, -1)
-    return _steps(pipe, latents, torch.cat(embeds), num_inference_steps, guidance_scale)
+    series = series.expand(num_inference_steps, -1, -1, -1)
+    return _steps(pipe, latents, embeds.expand(count, -1, -1), series, guidance_scale)
 
 
-def _steps(pipe, latents: Tensor, embeds: Tensor, num_inference_steps: int, guidance_scale: float) -> Iterator[Step]:
+def _steps(pipe, latents: Tensor, embeds: Tensor, series: Tensor, guidance_scale: float) -> Iterator[Step]:
     scheduler = copy.deepcopy(pipe.scheduler)
-    scheduler.set_timesteps(num_inference_steps, device=pipe.device)
+    scheduler.set_timesteps(len(series), device=pipe.device)
     latents = latents * scheduler.init_noise_sigma
+    guided = guidance_scale > 1
     for index, t in enumerate(scheduler.timesteps):
         # Gradients are off for the step alone: what runs between two steps is the caller's.
         with torch.no_grad():
-            copies = torch.cat([latents] * (len(embeds) // len(latents)))
-            noise = pipe.unet(scheduler.scale_model_input(copies, t), t, encoder_hidden_states=embeds).sample
-            if guidance_scale > 1:
+            both = torch.cat([series[index].expand_as(embeds), embeds]) if guided else embeds
+            copies = torch.cat([latents] * (1 + guided))
+            noise = pipe.unet(scheduler.scale_model_input(copies, t), t, encoder_hidden_states=both).sample
+            if guided:
                 unconditional, conditional = noise.chunk(2)
                 noise = unconditional + guidance_scale * (conditional - unconditional)
             step = scheduler.step(noise, t, latents)
@@ -106,12 +123,12 @@ def _steps(pipe, latents: Tensor, embeds: Tensor, num_inference_steps: int, guid
 
 def generate(
     pipe,
-    prompt: str | Sequence[str],
+    prompt: Texts,
     seeds: int | Sequence[int] = 0,
     latents: Float[Tensor, "*batch channel height width"] | None = None,
     num_inference_steps: int = 50,
     guidance_scale: float = 7.5,
-    negative_prompt: str = "",
+    negative_prompt: str | Float[Tensor, "*step_and_sample token embedding"] = "",
     batch_size: int = 16,
     progress: bool = True,
 ) -> list[Image.Image]:
@@ -119,12 +136,12 @@ def generate(
 
     Args:
         pipe: A diffusers pipeline.
-        prompt: One prompt for all pictures, or one for each.
+        prompt: One prompt for all pictures, or one for each; or their embeddings.
         seeds: Of the starting noise where `latents` is None: one for all prompts, or one for each picture.
         latents: Starting noise of unit variance: one latent for all prompts, or one for each picture.
         num_inference_steps: How many steps, at least 1.
         guidance_scale: At least 1; 1 is no guidance.
-        negative_prompt: What to steer away from.
+        negative_prompt: As in `sample`.
         batch_size: How many pictures are drawn at a time.
         progress: Whether to show a progress bar.
 
@@ -136,7 +153,7 @@ def generate(
     """
     latents = seeded_noise(pipe, seeds) if latents is None else latents
     latents = latents[None] if latents.ndim == 3 else latents
-    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    prompts = [prompt] if isinstance(prompt, str) else prompt
     count = max(len(prompts), len(latents))
     pictures: list[Image.Image] = []
     batches = [slice(start, start + batch_size) for start in range(0, count, batch_size)]

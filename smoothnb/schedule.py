@@ -90,3 +90,10 @@ class Schedule:
         if self.prediction_type == "epsilon":
             return (x_t.float() - sigma * prediction.float()) / signal
         return signal * x_t.float() - sigma * prediction.float()
+
+    def noise(self, x_t: Samples, prediction: Samples, timesteps: Timesteps) -> Samples:
+        """ε̂ in float32, as the model's prediction at x_t implies it: itself, or for v √ᾱ_t v̂ + √(1-ᾱ_t) x_t."""
+        if self.prediction_type == "epsilon":
+            return prediction.float()
+        signal, sigma = self.scales(timesteps, x_t)
+        return signal * prediction.float() + sigma * x_t.float()

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from smoothnb import decode, encode, seeded_noise, slerp
+from smoothnb import decode, encode, mix, seeded_noise, slerp
 from smoothnb.latents import picture_size
 
 ratios = st.floats(0, 1)
@@ -220,3 +220,19 @@ def test_encode_resizes_to_the_models_size_and_says_so_once(tiny_pipe, caplog):
     caplog.clear()
     assert encode(tiny_pipe, Image.new("RGB", (96, 32)), height=32, width=96).shape == (1, 4, 4, 12)
     assert not caplog.records
+
+
+def test_mixes_of_many_noises_stay_normal():
+    noises = torch.randn(4, 4, 32, 32, generator=torch.Generator().manual_seed(0))
+    for weights in ([0.25] * 4, [0.7, 0.1, 0.1, 0.1], [3.0, 0, 0, 1.0]):
+        assert mix(noises, weights).std() == pytest.approx(1, abs=0.03)
+    assert torch.equal(mix(noises, [0, 0, 2.0, 0]), noises[2])
+    rows = mix(noises, [[1, 0, 0, 0], [1, 1, 0, 0]])
+    torch.testing.assert_close(rows[1], (noises[0] + noises[1]) / 2**0.5)
+    assert mix(noises.half(), [1, 1, 1, 1]).dtype == torch.float16
+
+
+@pytest.mark.parametrize("weights", [[1.0], [1, 1, -1], [0, 0, 0], [1, float("nan"), 1]])
+def test_weights_that_mix_nothing_are_refused(weights):
+    with pytest.raises(ValueError, match="weights"):
+        mix(torch.randn(3, 4, 8, 8), weights)

@@ -1,0 +1,130 @@
+"""Pictures between two noises, or between two real pictures (supplement A.3 and A.4)."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from smoothnb.inversion import Inversion
+from smoothnb.latents import seeded_noise, slerp
+from smoothnb.sampling import embed, generate
+
+End = int | Tensor | Inversion
+"""Where a path starts or ends: a seed, a latent of channels × height × width, or the inversion of one picture."""
+
+
+def coarse_to_fine(count: int) -> list[float]:
+    """Even ratios from 0 to 1 in the order in which they help most: ends, middle, quarters, …
+
+    Raises:
+        ValueError: If there are less than two.
+    """
+    if count < 2:
+        raise ValueError(f"expected at least two ratios, got {count}")
+    order = [0, count - 1]
+    while gaps := [(b - a, a, b) for a, b in zip(sorted(order), sorted(order)[1:], strict=False) if b - a > 1]:
+        widest = max(gap for gap, _, _ in gaps)
+        order += [(a + b) // 2 for gap, a, b in gaps if gap == widest]
+    return [i / (count - 1) for i in order]
+
+
+def interpolate(
+    pipe,
+    a: End,
+    b: End,
+    etas: int | Sequence[float] = 11,
+    prompt: str | None = None,
+    prompt_b: str | None = None,
+    guidance_scale: float | None = None,
+    num_inference_steps: int | None = None,
+    batch_size: int = 8,
+) -> Iterator[Image.Image]:
+    """Draws the pictures between two ends, and hands them out as they are ready.
+
+    Latents are mixed by slerp (Eq. 3). Two prompts are mixed as embeddings, linearly. Two inversions with one series of
+    null-text embeddings keep it for all frames, as the supplement does (A.4); series of their own are mixed linearly.
+
+    Args:
+        pipe: A diffusers pipeline.
+        a: Where η = 0 lies: a seed, a latent, or an inversion.
+        b: Where η = 1 lies.
+        etas: How many even ratios from 0 to 1, or the ratios themselves. Frames come in their order: give
+            `coarse_to_fine(count)` for a preview.
+        prompt: What to draw; by default that of the inversion, else "".
+        prompt_b: What to draw at η = 1; by default that of b's inversion, else `prompt`.
+        guidance_scale: By default that of the inversions, else 7.5.
+        num_inference_steps: By default that of the inversions, else 50.
+        batch_size: How many are drawn at a time, at most; on a GPU that has not enough memory, fewer.
+
+    Returns:
+        An iterator of pictures. Arguments are checked at once.
+
+    Raises:
+        ValueError: If ends do not fit one another or the pipeline, or a number lies outside its range.
+    """
+    inversions = [end for end in (a, b) if isinstance(end, Inversion)]
+    for inversion in inversions:
+        inversion.check(pipe)
+        if len(inversion) != 1:
+            raise ValueError(f"expected the inversion of one picture, got {len(inversion)}: take one, inversion[0]")
+    settings = [inversion.settings for inversion in inversions]
+    steps = _agreed("num_inference_steps", num_inference_steps, [s.num_inference_steps for s in settings], 50)
+    guidance = _agreed("guidance_scale", guidance_scale, [s.guidance_scale for s in settings], 7.5)
+    ratios = np.linspace(0, 1, etas) if isinstance(etas, int) else np.asarray(etas, dtype=float)
+    latents = slerp(_latent(pipe, a), _latent(pipe, b), ratios)
+
+    own = [end.settings.prompts[0] if isinstance(end, Inversion) else None for end in (a, b)]
+    first = next((p for p in (prompt, own[0], own[1]) if p is not None), "")
+    last = next((p for p in (prompt_b, prompt, own[1]) if p is not None), first)
+    embeds = _between(embed(pipe, first), embed(pipe, last), ratios)
+    empty = embed(pipe, "").float()
+    series = [end.series if isinstance(end, Inversion) and end.series is not None else empty for end in (a, b)]
+    series = _between(*torch.broadcast_tensors(*(x.to(pipe.device) for x in series)), ratios)
+    return _frames(pipe, latents, embeds, series, guidance, steps, batch_size)
+
+
+def _agreed(name: str, given: float | None, found: Sequence[float], default: float):
+    values = set(found) if given is None else {given, *found}
+    if len(values) > 1:
+        raise ValueError(f"{name} differs between what is asked for and the inversions: {sorted(values)}")
+    return values.pop() if values else default
+
+
+def _latent(pipe, end: End) -> Tensor:
+    if isinstance(end, Inversion):
+        return end.latents[0].to(pipe.device, pipe.unet.dtype)
+    latent = seeded_noise(pipe, end) if isinstance(end, int) else end
+    return latent[0] if latent.ndim == 4 and len(latent) == 1 else latent
+
+
+def _between(a: Tensor, b: Tensor, ratios: np.ndarray) -> Tensor:
+    """Linear mixes along a new leading axis; of equal ends, the one there is."""
+    if torch.equal(a, b):
+        return a[None]
+    mixed = torch.as_tensor(ratios, device=a.device).to(torch.float32).reshape(-1, *(1,) * a.ndim)
+    return ((1 - mixed) * a.float() + mixed * b.float()).to(a.dtype)
+
+
+def _frames(
+    pipe, latents: Tensor, embeds: Tensor, series: Tensor, guidance_scale: float, steps: int, batch_size: int
+) -> Iterator[Image.Image]:
+    """Embeddings and series are one for all frames, or one for each."""
+    done = 0
+    while done < len(latents):
+        batch = slice(done, done + batch_size)
+        own_embeds, own_series = (x if len(x) == 1 else x[batch] for x in (embeds, series))
+        try:
+            frames = generate(
+                pipe, own_embeds[:, 0], 0, latents[batch], steps, guidance_scale, own_series.transpose(0, 1),
+                batch_size, progress=False,
+            )  # fmt: skip
+        except torch.OutOfMemoryError:
+            if batch_size == 1:
+                raise
+            batch_size = (batch_size + 1) // 2
+            torch.cuda.empty_cache()
+            continue
+        yield from frames
+        done += len(frames)
