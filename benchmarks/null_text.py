@@ -16,9 +16,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from smoothnb.inversion import Inversion, ddim_invert, null_text_invert
+from smoothnb.inversion import Inversion, ddim_invert
 from smoothnb.machine import describe
 from smoothnb.models import load_pipeline
+from smoothnb.null_text import null_text_invert
 from smoothnb.postcards.render import render
 from smoothnb.postcards.stream import held_out_prompts, held_out_scenes
 from smoothnb.sampling import embed, sample

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from smoothnb.evaluation import ISTD, istd
     from smoothnb.interpolation import coarse_to_fine, interpolate
-    from smoothnb.inversion import Inversion, ddim_invert, null_text_invert, reconstruct
+    from smoothnb.inversion import Inversion, ddim_invert, reconstruct
     from smoothnb.latents import decode, encode, mix, seeded_noise, slerp
     from smoothnb.lora import attach_lora, set_smoothness
     from smoothnb.models import UnknownWordsWarning, load_pipeline
+    from smoothnb.null_text import null_text_invert
     from smoothnb.objective import RunningConstant, base_loss, unit_directions, variation_regularizer
     from smoothnb.sampling import Step, generate, sample
     from smoothnb.schedule import Schedule
@@ -42,7 +43,7 @@ _HOME = {
     "interpolate": "interpolation",
     "coarse_to_fine": "interpolation",
     "ddim_invert": "inversion",
-    "null_text_invert": "inversion",
+    "null_text_invert": "null_text",
     "reconstruct": "inversion",
     "Inversion": "inversion",
     "istd": "evaluation",

@@ -80,7 +80,7 @@ def interpolate(
     last = next((p for p in (prompt_b, prompt, own[1]) if p is not None), first)
     embeds = _between(embed(pipe, first), embed(pipe, last), ratios)
     empty = embed(pipe, "").float()
-    series = [end.series if isinstance(end, Inversion) and end.series is not None else empty for end in (a, b)]
+    series = [end.series[:, 0] if isinstance(end, Inversion) and end.series is not None else empty for end in (a, b)]
     series = _between(*torch.broadcast_tensors(*(x.to(pipe.device) for x in series)), ratios)
     return _frames(pipe, latents, embeds, series, guidance, steps, batch_size)
 

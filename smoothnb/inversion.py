@@ -1,9 +1,8 @@
-"""From a picture back to its noise: DDIM inversion, and null-text embeddings that undo what guidance adds."""
+"""From a picture back to its noise: DDIM inversion, and what an inversion is kept as."""
 
-import copy
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -13,14 +12,14 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from smoothnb.images import ImageLike
+from smoothnb.images import ImageLike, as_list, to_rgb
 from smoothnb.latents import encode
 from smoothnb.progress import progress_bar
 from smoothnb.sampling import embed, generate
 from smoothnb.schedule import Schedule
 
 Trajectory = Float[Tensor, "state image channel height width"]
-Series = Float[Tensor, "step token embedding"]
+Series = Float[Tensor, "step series token embedding"]
 
 
 @dataclass(frozen=True)
@@ -44,11 +43,12 @@ class Settings:
 class Inversion:
     """Pictures as noise: what `reconstruct` and `interpolate` draw them from.
 
-    `inversion[i]` is the inversion of picture i alone; the series is shared.
+    `inversion[i]` is the inversion of picture i alone, with the series that it shares or its own.
 
     Attributes:
         trajectory: x̃_0 … x̃_T of DDIM inversion, float32.
-        series: ∅_T … ∅_1 in the order of sampling, float32; None where there was no null-text inversion.
+        series: ∅_T … ∅_1 in the order of sampling, one shared by all pictures or one for each, float32; None where
+            there was no null-text inversion.
         settings: What it was made with.
     """
 
@@ -66,28 +66,35 @@ class Inversion:
 
     def __getitem__(self, number: int) -> "Inversion":
         settings = replace(self.settings, prompts=(self.settings.prompts[number],))
-        number %= len(self)
-        return Inversion(self.trajectory[:, number : number + 1], self.series, settings)
+        own = slice(number % len(self), number % len(self) + 1)
+        shared = self.series is None or self.series.shape[1] == 1
+        return Inversion(self.trajectory[:, own], self.series if shared else self.series[:, own], settings)
 
     def save(self, file: str | Path) -> None:
         """Writes it as safetensors, settings in the header."""
         from safetensors.torch import save_file
 
         tensors = {"trajectory": self.trajectory} | ({} if self.series is None else {"series": self.series})
-        Path(file).parent.mkdir(parents=True, exist_ok=True)
         tensors = {name: value.contiguous().cpu() for name, value in tensors.items()}
-        save_file(tensors, file, {"settings": json.dumps(asdict(self.settings))})
+        file = Path(file)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        # Through a second name, so that no half a file is left where writing breaks off.
+        unfinished = file.with_name(f"{file.name}.unfinished")
+        save_file(tensors, unfinished, {"settings": json.dumps(asdict(self.settings))})
+        unfinished.replace(file)
 
     @classmethod
-    def load(cls, file: str | Path, pipe=None) -> "Inversion":
+    def load(cls, file: str | Path, pipe=None, num_inference_steps: int | None = None) -> "Inversion":
         """Reads what `save` wrote.
 
         Args:
             file: The file.
-            pipe: The pipeline to draw with; the inversion is checked to belong to it.
+            pipe: The pipeline to draw with; the inversion is checked to belong to it, and is put on its device.
+            num_inference_steps: That it is meant to be drawn with, to be checked.
 
         Raises:
-            ValueError: If the file holds no inversion, or that of another model.
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file holds no inversion, or that of another model or step count.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -102,10 +109,18 @@ class Inversion:
         if not isinstance(found, dict) or "trajectory" not in tensors:
             raise ValueError(f"{file} holds no inversion: expected one that Inversion.save wrote")
         settings = Settings(**found | {"prompts": tuple(found["prompts"])})
+        steps = settings.num_inference_steps
+        if num_inference_steps not in (None, steps):
+            raise ValueError(
+                f"{file} was inverted with {steps} steps, not {num_inference_steps}: draw it with num_inference_steps="
+                f"{steps}, or invert the picture again"
+            )
         inversion = cls(tensors["trajectory"], tensors.get("series"), settings)
-        if pipe is not None:
-            inversion.check(pipe)
-        return inversion
+        if pipe is None:
+            return inversion
+        inversion.check(pipe)
+        series = None if inversion.series is None else inversion.series.to(pipe.device)
+        return replace(inversion, trajectory=inversion.trajectory.to(pipe.device), series=series)
 
     def check(self, pipe) -> None:
         """Raises ValueError if the inversion was made with another model than the pipeline's."""
@@ -117,19 +132,33 @@ class Inversion:
 
 
 def fingerprint(pipe) -> str:
-    """Sixteen hexadecimal digits that stand for a pipeline's UNet, its LoRA and the LoRA's weight.
+    """Sixteen hexadecimal digits that stand for a pipeline's weights, its LoRA among them, and the LoRA's strength.
 
     A sample of each weight goes in, rounded to float16, so that it is quick and the same in every precision.
     """
     digest = hashlib.sha256()
-    for name, p in sorted(pipe.unet.state_dict().items()):
-        stride = max(1, p.numel() // 64)
-        digest.update(f"{name}{tuple(p.shape)}".encode())
-        digest.update(p.flatten()[::stride].to("cpu", torch.float16).numpy().tobytes())
+    for part in (pipe.unet, pipe.vae, pipe.text_encoder):
+        for name, p in sorted(part.state_dict().items()):
+            stride = max(1, p.numel() // 64)
+            digest.update(f"{name}{tuple(p.shape)}".encode())
+            digest.update(p.flatten()[::stride].to("cpu", torch.float16).numpy().tobytes())
     for name, module in pipe.unet.named_modules():
         if scaling := getattr(module, "scaling", None):
             digest.update(f"{name}{scaling}{getattr(module, 'active_adapters', '')}".encode())
     return digest.hexdigest()[:16]
+
+
+def cache_file(
+    cache: str | Path | None, pipe, images: ImageLike | Sequence[ImageLike], **settings: object
+) -> Path | None:
+    """Where the inversion of these pictures is kept, for this model and these settings; None without a cache."""
+    if cache is None:
+        return None
+    digest = hashlib.sha256(f"{fingerprint(pipe)}{pipe.unet.dtype}{sorted(settings.items())}".encode())
+    for image in as_list(images):
+        rgb = to_rgb(image)
+        digest.update(str(rgb.size).encode() + rgb.tobytes())
+    return Path(cache).expanduser() / f"{digest.hexdigest()[:32]}.safetensors"
 
 
 def _prompts(prompt: str | Sequence[str], count: int) -> tuple[str, ...]:
@@ -139,7 +168,7 @@ def _prompts(prompt: str | Sequence[str], count: int) -> tuple[str, ...]:
     return prompts
 
 
-def _predict(pipe, schedule: Schedule, x: Tensor, t: Tensor, embeds: Tensor) -> Tensor:
+def predict(pipe, schedule: Schedule, x: Tensor, t: Tensor, embeds: Tensor) -> Tensor:
     """ε̂ in float32, in whatever type the UNet works."""
     dtype = pipe.unet.dtype
     prediction = pipe.unet(x.to(dtype), t, encoder_hidden_states=embeds.to(dtype)).sample
@@ -153,6 +182,7 @@ def ddim_invert(
     prompt: str | Sequence[str] = "",
     num_inference_steps: int = 50,
     fixed_point_steps: int = 0,
+    cache: str | Path | None = None,
     progress: bool = True,
 ) -> Inversion:
     """DDIM inversion (Song et al. 2020): the sampler run backwards, without guidance.
@@ -167,6 +197,7 @@ def ddim_invert(
         prompt: For all pictures, or one for each; "" to invert without text.
         num_inference_steps: Of the sampler that shall lead back.
         fixed_point_steps: See above; each costs as much as the inversion itself.
+        cache: Folder in which inversions are kept, and looked for by picture, model and settings.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -181,6 +212,12 @@ def ddim_invert(
             f"expected num_inference_steps of at least 1 and fixed_point_steps of at least 0, got "
             f"{num_inference_steps} and {fixed_point_steps}"
         )
+    file = cache_file(
+        cache, pipe, images, prompt=prompt, num_inference_steps=num_inference_steps,
+        fixed_point_steps=fixed_point_steps,
+    )  # fmt: skip
+    if file is not None and file.is_file():
+        return Inversion.load(file, pipe)
     x = encode(pipe, images).float()
     prompts = _prompts(prompt, len(x))
     embeds, schedule = embed(pipe, prompts), Schedule.of(pipe.scheduler)
@@ -192,89 +229,16 @@ def ddim_invert(
         for t in scheduler.timesteps:
             noisier = x
             for _ in range(1 + fixed_point_steps):
-                noisier = scheduler.step(_predict(pipe, schedule, noisier, t, embeds), int(t), x).prev_sample
+                noisier = scheduler.step(predict(pipe, schedule, noisier, t, embeds), int(t), x).prev_sample
             x = noisier
             if not torch.isfinite(x).all():
                 raise FloatingPointError(f"the inversion left the numbers of {pipe.unet.dtype} at t = {int(t)}")
             trajectory.append(x)
             bar.update()
-    settings = Settings(prompts, 1.0, num_inference_steps, fingerprint(pipe))
-    return Inversion(torch.stack(trajectory), None, settings)
-
-
-def null_text_invert(
-    pipe,
-    images: ImageLike | Sequence[ImageLike],
-    prompt: str | Sequence[str] = "",
-    guidance_scale: float = 7.5,
-    num_inference_steps: int = 50,
-    inner_steps: int = 10,
-    tolerance: float = 1e-5,
-    fixed_point_steps: int = 0,
-    progress: bool = True,
-) -> Inversion:
-    """Null-text inversion: Eq. 4 of the supplement for one picture, Eq. 5 for several.
-
-    Guidance drives the sampler away from the way that DDIM inversion came. One embedding ∅_t a step, in the place of
-    the empty prompt's, brings it back: it is sought so that the guided step from x_t ends at the inversion's x̃_{t-1},
-    for all pictures at once where they are several.
-
-    The guided step is linear in the noise that the model finds under ∅_t. So each picture says which noise would be
-    right, and what is left is least squares in ∅_t: one Gauss-Newton step, solved by conjugate gradients, each of them
-    one forward and one backward pass. The best step length comes with it, where Adam (Mokady et al. 2023) creeps.
-    Interrupted (Ctrl-C), the steps that are done are kept, and those that are not have the last embedding found.
-
-    Args:
-        pipe: A diffusers pipeline; no weight gets a gradient.
-        images: One picture or several, as `encode` takes them.
-        prompt: For all pictures, or one for each.
-        guidance_scale: w, above 1.
-        num_inference_steps: Of the sampler.
-        inner_steps: Conjugate gradient steps for each t, at most.
-        tolerance: Mean squared error of x_{t-1} at which a t is done; it may be larger where much noise is left, as in
-            Mokady et al.
-        fixed_point_steps: Of the DDIM inversion before, see `ddim_invert`.
-        progress: Whether to show a progress bar, with the current error.
-
-    Returns:
-        The inversion with its series.
-
-    Raises:
-        ValueError: As in `ddim_invert`, or if guidance_scale is not above 1, where ∅_t has no effect.
-    """
-    if not guidance_scale > 1:
-        raise ValueError(f"expected guidance_scale above 1, got {guidance_scale}: without guidance use ddim_invert")
-    found = ddim_invert(pipe, images, prompt, num_inference_steps, fixed_point_steps, progress)
-    schedule, embeds = Schedule.of(pipe.scheduler), embed(pipe, found.settings.prompts)
-    null, series, x = embed(pipe, "").float(), [], found.latents
-    # The noise is handed over as such, whatever the model predicts.
-    scheduler = copy.deepcopy(pipe.scheduler)
-    scheduler.register_to_config(prediction_type="epsilon")
-    scheduler.set_timesteps(num_inference_steps, device=pipe.device)
-    with progress_bar(num_inference_steps, "null text", progress) as bar:
-        try:
-            for index, t in enumerate(scheduler.timesteps):
-                with torch.no_grad():
-                    pull = guidance_scale * _predict(pipe, schedule, x, t, embeds)
-                    without = scheduler.step(pull, int(t), x).prev_sample
-                    # The step is linear in the noise, with the same slope everywhere.
-                    slope = (scheduler.step(pull + 1, int(t), x).prev_sample - without).mean() * (1 - guidance_scale)
-                    wanted = (found.trajectory[-2 - index] - without) / slope
-
-                def predict(null: Tensor, x: Tensor = x, t: Tensor = t) -> Tensor:
-                    return _predict(pipe, schedule, x, t, null.expand(len(x), -1, -1))
-
-                limit = tolerance * (1 + 2 * index) / slope.square().item()
-                null, noise = _least_squares(predict, null, wanted, inner_steps, limit, STEP[pipe.unet.dtype])
-                x = without + slope * noise
-                error = (x - found.trajectory[-2 - index]).square().mean().item()
-                series.append(null)
-                bar.set_postfix(error=f"{error:.1e}")
-                bar.update()
-        except KeyboardInterrupt:
-            series += [null] * (num_inference_steps - len(series))
-    settings = Settings(found.settings.prompts, guidance_scale, num_inference_steps, found.settings.model)
-    return Inversion(found.trajectory, torch.cat(series), settings)
+    inversion = Inversion(torch.stack(trajectory), None, Settings(prompts, 1.0, num_inference_steps, fingerprint(pipe)))
+    if file is not None:
+        inversion.save(file)
+    return inversion
 
 
 def reconstruct(pipe, inversion: Inversion, progress: bool = True) -> list[Image.Image]:
@@ -289,83 +253,3 @@ def reconstruct(pipe, inversion: Inversion, progress: bool = True) -> list[Image
         pipe, settings.prompts, 0, inversion.latents, settings.num_inference_steps, settings.guidance_scale,
         "" if inversion.series is None else inversion.series, progress=progress,
     )  # fmt: skip
-
-
-STEP = {torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 3e-2}
-"""How far apart the two points of a directional derivative lie, as root mean square beside embeddings of about 1."""
-STRAIGHT = 3
-"""Conjugate gradient steps before the noise is looked at anew: so far it is taken as linear in the embedding."""
-
-
-@dataclass(frozen=True)
-class _Point:
-    """An embedding, the noise found under it (with the graph between the two), and how that lies to the one wanted."""
-
-    null: Tensor
-    noise: Tensor
-    residual: Tensor
-    error: float
-
-    @classmethod
-    def at(cls, predict: Callable[[Tensor], Tensor], null: Tensor, wanted: Tensor) -> "_Point":
-        with torch.enable_grad():
-            null = null.detach().requires_grad_()
-            noise = predict(null)
-        residual = wanted - noise.detach()
-        return cls(null, noise, residual, residual.square().mean().item())
-
-
-def _least_squares(
-    predict: Callable[[Tensor], Tensor], start: Tensor, wanted: Tensor, inner_steps: int, limit: float, step: float
-) -> tuple[Tensor, Tensor]:
-    """Seeks the embedding under which `predict` gives what is wanted: Gauss-Newton, solved by conjugate gradients.
-
-    Args:
-        predict: From an embedding to noise.
-        start: Embedding to start from.
-        wanted: Noise.
-        inner_steps: Conjugate gradient steps in all.
-        limit: Mean squared error at which to stop.
-        step: Of the directional derivatives.
-
-    Returns:
-        The best embedding met, and the noise under it.
-    """
-    best, left = _Point.at(predict, start, wanted), inner_steps
-    while left and best.error > limit:
-        count = min(left, STRAIGHT)
-        left -= count
-        move = _conjugate_gradients(predict, best, count, step)
-        for _ in range(3):
-            there = _Point.at(predict, best.null + move, wanted)
-            if there.error < best.error:
-                break
-            move = move / 2  # too far for a straight line
-        else:
-            break
-        best = there
-    return best.null.detach(), best.noise.detach()
-
-
-def _conjugate_gradients(predict: Callable[[Tensor], Tensor], here: _Point, count: int, step: float) -> Tensor:
-    """How to move the embedding so that the noise, taken as linear around here, comes nearest to the one wanted."""
-
-    def back(residual: Tensor) -> Tensor:
-        """Jᵀ residual; brought to unit size for the backward pass, as small gradients vanish in float16."""
-        size = residual.square().mean().sqrt().clamp(min=1e-12)
-        (gradient,) = torch.autograd.grad(here.noise, here.null, residual / size, retain_graph=True)
-        return gradient * size
-
-    residual, move = here.residual, torch.zeros_like(here.null)
-    direction = gradient = back(residual)
-    for number in range(count):
-        h = step / direction.square().mean().sqrt().clamp(min=1e-20)
-        with torch.no_grad():
-            change = (predict(here.null + h * direction) - here.noise) / h
-        length = gradient.square().sum() / change.square().sum().clamp(min=1e-20)
-        move = move + length * direction
-        if number + 1 < count:
-            residual = residual - length * change
-            before, gradient = gradient, back(residual)
-            direction = gradient + gradient.square().sum() / before.square().sum().clamp(min=1e-20) * direction
-    return move.detach()

@@ -1,6 +1,7 @@
 """Guided sampling, a step at a time."""
 
 import copy
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -34,10 +35,23 @@ Texts = str | Sequence[str] | Float[Tensor, "text token embedding"]
 """One prompt, several, or their embeddings."""
 
 
+class TruncatedPromptWarning(UserWarning):
+    """A prompt has more tokens than the text encoder takes."""
+
+
 @torch.no_grad()
 def embed(pipe, prompts: str | Sequence[str]) -> Float[Tensor, "text token embedding"]:
-    """Embeddings of prompts, ξ in the paper."""
+    """Embeddings of prompts, ξ in the paper. What is too long is cut, with a `TruncatedPromptWarning`."""
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+    most = pipe.tokenizer.model_max_length
+    for prompt, tokens in zip(prompts, pipe.tokenizer(prompts, verbose=False).input_ids, strict=True):
+        if len(tokens) > most:
+            warnings.warn(
+                f"the text encoder takes {most} tokens, and this prompt has {len(tokens)}: its end is left out. "
+                f"Shorten {prompt!r}",
+                TruncatedPromptWarning,
+                stacklevel=3,
+            )
     return pipe.encode_prompt(prompts, pipe.device, 1, False)[0]
 
 
@@ -161,7 +175,10 @@ def generate(
         for batch in batches:
             own_prompts = prompts if len(prompts) == 1 else prompts[batch]
             own_latents = latents if len(latents) == 1 else latents[batch]
-            steps = sample(pipe, own_prompts, own_latents, 0, num_inference_steps, guidance_scale, negative_prompt)
+            series = negative_prompt
+            if isinstance(series, Tensor) and series.ndim == 4 and series.shape[1] > 1:
+                series = series[:, batch]
+            steps = sample(pipe, own_prompts, own_latents, 0, num_inference_steps, guidance_scale, series)
             for step in steps:
                 final = step.latents
                 bar.update()

@@ -1,13 +1,16 @@
-"""Inversion: exact where it can be, saved and loaded whole, and the series found where there is one to find."""
+"""DDIM inversion: exact where it can be, of any picture and prompt, saved and loaded whole."""
 
 import copy
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from smoothnb import Inversion, ddim_invert, generate, load_pipeline, null_text_invert, reconstruct, sample
-from smoothnb.inversion import STEP, _least_squares, fingerprint
+from smoothnb.inversion import fingerprint
 from smoothnb.latents import encode
+from smoothnb.sampling import TruncatedPromptWarning
 
 PROMPT = "a red house in a meadow at sunset"
 
@@ -22,10 +25,9 @@ def pictures(postcard):
     return generate(postcard, PROMPT, [1, 2], num_inference_steps=5, progress=False)
 
 
-def error(pipe, inversion, prompt=PROMPT, series="", guidance_scale=1.0):
+def error(pipe, inversion):
     """Mean squared error of the latents that sampling from an inversion ends at, for each picture."""
-    steps = inversion.settings.num_inference_steps
-    *_, last = sample(pipe, prompt, inversion.latents, 0, steps, guidance_scale, series)
+    *_, last = sample(pipe, PROMPT, inversion.latents, 0, inversion.settings.num_inference_steps, 1)
     return (last.latents - inversion.trajectory[0]).square().flatten(1).mean(1)
 
 
@@ -52,46 +54,6 @@ def test_pictures_are_inverted_alike_alone_and_together(postcard, pictures):
     assert both[-1].settings == alone.settings
 
 
-def test_null_text_brings_guidance_back_to_both_pictures(postcard, pictures):
-    found = null_text_invert(postcard, pictures, PROMPT, 7.5, 5, progress=False)
-    without = error(postcard, found, guidance_scale=7.5)
-    shared = error(postcard, found, PROMPT, found.series, 7.5)
-    assert (shared < without / 5).all()
-    assert not any(p.grad is not None for p in postcard.unet.parameters())
-
-
-def test_least_squares_solves_a_linear_problem():
-    generator = torch.Generator().manual_seed(0)
-    matrix = torch.randn(6, 12, generator=generator)
-    wanted = torch.randn(1, 6, generator=generator)
-
-    def predict(null):
-        return (null.flatten() @ matrix.T)[None]
-
-    start = torch.zeros(1, 3, 4)
-    found, noise = _least_squares(predict, start, wanted, 90, 1e-9, STEP[torch.float32])
-    torch.testing.assert_close(noise, wanted, atol=1e-3, rtol=1e-3)
-    torch.testing.assert_close(predict(found), noise)
-    untouched, _ = _least_squares(predict, start, wanted, 0, 1e-9, STEP[torch.float32])
-    assert torch.equal(untouched, start)
-
-
-def test_ctrl_c_keeps_the_steps_that_are_done(postcard, pictures, monkeypatch):
-    calls = []
-
-    def interrupted(*args):
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return _least_squares(*args)
-
-    monkeypatch.setattr("smoothnb.inversion._least_squares", interrupted)
-    found = null_text_invert(postcard, pictures[0], PROMPT, 7.5, 5, inner_steps=1, progress=False)
-    assert found.series.shape[0] == 5
-    assert not torch.equal(found.series[0], found.series[1])
-    assert torch.equal(found.series[1], found.series[4])
-
-
 def test_it_is_saved_and_loaded_whole(tiny_pipe, tmp_path):
     picture = generate(tiny_pipe, "a house", 1, num_inference_steps=2, progress=False)
     found = null_text_invert(tiny_pipe, picture, "a house", 3.0, 3, inner_steps=1, progress=False)
@@ -100,6 +62,9 @@ def test_it_is_saved_and_loaded_whole(tiny_pipe, tmp_path):
     assert loaded.settings == found.settings
     assert torch.equal(loaded.trajectory, found.trajectory) and torch.equal(loaded.series, found.series)
     assert len(reconstruct(tiny_pipe, loaded, progress=False)) == 1
+    assert [file.name for file in (tmp_path / "deep").iterdir()] == ["house.safetensors"]
+    with pytest.raises(ValueError, match="inverted with 3 steps, not 50"):
+        Inversion.load(tmp_path / "deep" / "house.safetensors", tiny_pipe, num_inference_steps=50)
 
 
 def test_an_inversion_of_another_model_is_refused(tiny_pipe, tmp_path):
@@ -129,15 +94,59 @@ def test_the_loras_weight_is_part_of_the_fingerprint():
     assert fingerprint(pipe) == full
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"num_inference_steps": 0}, "num_inference_steps of at least 1"),
-        ({"guidance_scale": 1.0}, "guidance_scale above 1, got 1.0"),
-        ({"prompt": ["a", "b"]}, "each of 1 pictures, got 2"),
-    ],
-)
-def test_wrong_arguments_are_named(tiny_pipe, change, message):
+def test_the_cache_knows_picture_model_and_settings(tiny_pipe, tmp_path, monkeypatch):
+    pictures = generate(tiny_pipe, "a house", [1, 2], num_inference_steps=1, progress=False)
+    first = ddim_invert(tiny_pipe, pictures[0], "a house", 3, cache=tmp_path, progress=False)
+    monkeypatch.setattr("smoothnb.inversion.predict", None)
+    again = ddim_invert(tiny_pipe, pictures[0], "a house", 3, cache=tmp_path, progress=False)
+    assert torch.equal(again.trajectory, first.trajectory) and again.settings == first.settings
+    other = copy.deepcopy(tiny_pipe)
+    other.unet.conv_in.weight.data += 0.1
+    for pipe, picture, steps in ((tiny_pipe, pictures[1], 3), (tiny_pipe, pictures[0], 4), (other, pictures[0], 3)):
+        with pytest.raises(TypeError, match="not callable"):
+            ddim_invert(pipe, picture, "a house", steps, cache=tmp_path, progress=False)
+
+
+GRADIENT = np.linspace(0, 1, 90 * 50 * 3).reshape(90, 50, 3)
+PICTURES = {
+    "tall": Image.fromarray((GRADIENT * 255).astype(np.uint8)),
+    "wide and grey": Image.fromarray((GRADIENT[..., 0].T * 255).astype(np.uint8)),
+    "transparent": Image.new("RGBA", (20, 20), (255, 0, 0, 90)),
+    "black": Image.new("RGB", (64, 64)),
+    "white": np.ones((64, 64, 3)),
+    "noise": torch.rand(3, 70, 64, generator=torch.Generator().manual_seed(0)),
+    "one pixel": Image.new("P", (1, 1)),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("prompt", ["", "a house"])
+def test_pictures_of_every_kind_are_inverted(tiny_pipe, name, prompt):
+    found = null_text_invert(tiny_pipe, PICTURES[name], prompt, 3.0, 3, inner_steps=2, progress=False)
+    assert torch.isfinite(found.trajectory).all() and torch.isfinite(found.series).all()
+    (drawn,) = reconstruct(tiny_pipe, found, progress=False)
+    assert drawn.size == (64, 64)
+
+
+def test_a_prompt_that_is_too_long_is_cut_and_that_is_said(tiny_pipe):
     picture = generate(tiny_pipe, "a house", 1, num_inference_steps=1, progress=False)
-    with pytest.raises(ValueError, match=message):
-        null_text_invert(tiny_pipe, picture, **({"prompt": "a house", "progress": False} | change))
+    prompt = "a red house " * 20
+    with pytest.warns(TruncatedPromptWarning, match="takes 32 tokens, and this prompt has 62"):
+        long = ddim_invert(tiny_pipe, picture, prompt, 2, progress=False)
+    assert torch.isfinite(long.trajectory).all()
+
+
+def test_half_precision_works(tiny_pipe):
+    pipe = copy.deepcopy(tiny_pipe).to(torch.float16)
+    picture = generate(tiny_pipe, "a house", 1, num_inference_steps=2, progress=False)
+    found = null_text_invert(pipe, picture, "a house", 3.0, 4, inner_steps=3, progress=False)
+    assert found.trajectory.dtype == found.series.dtype == torch.float32
+    assert torch.isfinite(found.trajectory).all() and torch.isfinite(found.series).all()
+    assert not torch.equal(found.series[0], found.series[3])
+    assert len(reconstruct(pipe, found, progress=False)) == 1
+
+
+def test_prompts_and_pictures_must_pair_up(tiny_pipe):
+    picture = generate(tiny_pipe, "a house", 1, num_inference_steps=1, progress=False)
+    with pytest.raises(ValueError, match="each of 1 pictures, got 2"):
+        ddim_invert(tiny_pipe, picture, ["a", "b"], progress=False)
