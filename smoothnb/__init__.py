@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from smoothnb.evaluation import ISTD, istd
+    from smoothnb.evaluation import ISTD, istd, reconstruction
     from smoothnb.interpolation import coarse_to_fine, interpolate
     from smoothnb.inversion import Inversion, ddim_invert, reconstruct
     from smoothnb.latents import decode, encode, mix, seeded_noise, slerp
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from smoothnb.sampling import Step, generate, sample
     from smoothnb.schedule import Schedule
     from smoothnb.training import TrainConfig, train
-    from smoothnb.widgets import BlendSlider, LivePlot, MixingSlider, strip
+    from smoothnb.widgets import BlendSlider, LivePlot, MixingPad, MixingSlider, pad_weights, strip
 
 _HOME = {
     "slerp": "latents",
@@ -48,8 +48,11 @@ _HOME = {
     "Inversion": "inversion",
     "istd": "evaluation",
     "ISTD": "evaluation",
+    "reconstruction": "evaluation",
     "MixingSlider": "widgets",
     "BlendSlider": "widgets",
+    "MixingPad": "widgets",
+    "pad_weights": "widgets",
     "LivePlot": "widgets",
     "strip": "widgets",
 }
@@ -58,7 +61,8 @@ __all__ = [
     "slerp", "mix", "seeded_noise", "encode", "decode", "load_pipeline", "UnknownWordsWarning", "attach_lora",
     "set_smoothness", "Schedule", "base_loss", "variation_regularizer", "unit_directions", "RunningConstant",
     "TrainConfig", "train", "sample", "generate", "Step", "interpolate", "coarse_to_fine", "ddim_invert",
-    "null_text_invert", "reconstruct", "Inversion", "istd", "ISTD", "MixingSlider", "BlendSlider", "LivePlot", "strip",
+    "null_text_invert", "reconstruct", "Inversion", "istd", "ISTD", "reconstruction", "MixingSlider", "BlendSlider",
+    "MixingPad", "pad_weights", "LivePlot", "strip",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

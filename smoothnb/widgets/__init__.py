@@ -1,6 +1,7 @@
 from smoothnb.widgets.blend import BlendSlider
 from smoothnb.widgets.live import LivePlot
 from smoothnb.widgets.mixing import MixingSlider
+from smoothnb.widgets.pad import MixingPad, pad_weights
 from smoothnb.widgets.strips import strip
 
-__all__ = ["BlendSlider", "LivePlot", "MixingSlider", "strip"]
+__all__ = ["BlendSlider", "LivePlot", "MixingPad", "MixingSlider", "pad_weights", "strip"]

@@ -1,33 +1,41 @@
 """A slider over the mixing ratio η: drag it, and watch the picture change."""
 
-import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
-import ipywidgets as widgets
 import traitlets
 from PIL import Image
 
-from smoothnb.widgets.strips import Frames, rows_of
+from smoothnb.widgets.drawing import Drawing
+from smoothnb.widgets.export import save_frames
+from smoothnb.widgets.strips import rows_of
+from smoothnb.widgets.viewer import FrameViewer
+
+Row = Sequence[Image.Image] | Iterator[Image.Image]
+"""The frames of a path, or an iterator that draws them, such as `interpolate` gives."""
 
 
-def png(frame: Image.Image, width: int) -> bytes:
-    """One frame as PNG, smaller ones enlarged to a width in pixels (Lanczos: a browser's own enlarging is blurred)."""
-    if frame.width < width:
-        frame = frame.resize((width, round(frame.height * width / frame.width)), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    frame.convert("RGB").save(buffer, "png")
-    return buffer.getvalue()
-
-
-class MixingSlider(widgets.VBox):
+class MixingSlider(FrameViewer):
     """Frames along a path between two latents, behind a slider and a play button.
 
-    Frames are encoded once, at the start; moving the slider only swaps them. Without a browser, set `value` or `index`.
+    Drag the slider, or move it by the arrow keys once it is clicked. All frames are sent to the browser, which swaps
+    them by itself. Without a browser, set `value` or `index`.
+
+    Frames may still have to be drawn: give an iterator in place of a list. A thread then takes frame after frame from
+    it, rows in turn, and until all are there the slider shows the nearest one. `wait` waits for the rest. At most one
+    slider draws at a time: a new one stops the one before it, and so does `stop`. Rows must not share a pipeline whose
+    smoothness is set in between.
+
+        etas = sn.coarse_to_fine(17)
+        rows = {"base": sn.interpolate(pipe, 1, 2, etas, prompt, batch_size=1), ...}
+        slider = sn.MixingSlider(rows, etas)
 
     Args:
-        frames: PIL images along the path, or a mapping from names to such rows, shown side by side.
-        etas: The mixing ratio of each frame, in rising order; by default evenly from 0 to 1.
+        frames: PIL images along the path, or an iterator of them; or a mapping from names to such rows, shown side by
+            side.
+        etas: The mixing ratio of each frame, in the order of the frames; by default evenly from 0 to 1. Iterators need
+            them. The slider itself runs from the lowest to the highest.
         labels: A caption for each frame; by default "η = 0.30" and alike.
         width: Of a picture on screen, in pixels.
         interval: Between two frames of the play button, in milliseconds.
@@ -35,63 +43,100 @@ class MixingSlider(widgets.VBox):
     Attributes:
         index: Number of the frame shown, from 0.
         value: Its mixing ratio. Setting it shows the frame with the nearest one.
+        etas: All mixing ratios, in rising order.
+        frames: The frames by the name of their row ("" for a single one), in this order; None for one still to come.
 
     Raises:
-        ValueError: If there are no frames, rows differ in length, etas do not rise, or etas and labels do not pair up
-            with frames.
+        ValueError: If there are no frames, rows differ in length, ratios repeat, or etas and labels do not pair up with
+            frames.
         TypeError: If a frame is no PIL image.
     """
 
-    index = traitlets.Int(0)
     value = traitlets.Float(0.0)
+    _drawer: Drawing | None = None
 
     def __init__(
         self,
-        frames: Frames,
+        frames: Row | Mapping[str, Row],
         etas: Sequence[float] | None = None,
         labels: Sequence[str] | None = None,
         width: int = 384,
         interval: int = 250,
     ):
-        rows = rows_of(frames)
-        count = len(next(iter(rows.values())))
-        self.etas = [i / max(1, count - 1) for i in range(count)] if etas is None else [float(eta) for eta in etas]
-        self.labels = [f"η = {eta:.2f}" for eta in self.etas] if labels is None else list(labels)
-        for name, given in (("etas", self.etas), ("labels", self.labels)):
-            if len(given) != count:
-                raise ValueError(f"expected {count} {name}, one for each frame, got {len(given)}")
-        if not all(a < b for a, b in zip(self.etas, self.etas[1:], strict=False)):
-            raise ValueError(f"expected etas in rising order, got {self.etas}")
+        rows = {str(name): row for name, row in (frames if isinstance(frames, Mapping) else {"": frames}).items()}
+        streams = {name: row for name, row in rows.items() if isinstance(row, Iterator)}
+        if streams and etas is None:
+            raise ValueError("expected etas with frames that are still to come, in the order in which they come")
+        ready = {name: row for name, row in rows.items() if name not in streams}
+        ready = rows_of(ready) if ready or not streams else {}
+        count = len(next(iter(ready.values()))) if ready else len(etas)
+        etas = [i / max(1, count - 1) for i in range(count)] if etas is None else [float(eta) for eta in etas]
+        labels = [f"η = {eta:.2f}" for eta in etas] if labels is None else list(labels)
+        for name, given in (("etas", etas), ("labels", labels)):
+            if len(given) != count or not given:
+                raise ValueError(f"expected {count or 'some'} {name}, one for each frame, got {len(given)}")
+        if len(set(etas)) < count or not all(map(math.isfinite, etas)):
+            raise ValueError(f"expected etas that are finite and differ from one another, got {etas}")
 
-        self._pngs = [[png(frame, width) for frame in row] for row in rows.values()]
-        layout = widgets.Layout(width=f"{width}px", height="auto")
-        self.pictures = [widgets.Image(format="png", value=row[0], layout=layout) for row in self._pngs]
-        self.caption = widgets.Label(self.labels[0])
-        self.slider = widgets.IntSlider(
-            min=0, max=count - 1, description="η", readout=False, continuous_update=True,
-            layout=widgets.Layout(width=f"{width}px"), style={"description_width": "initial"},
-        )  # fmt: skip
-        self.play = widgets.Play(min=0, max=count - 1, interval=interval)
-        # `jslink` would spare the round trip to the kernel, but does nothing in Colab.
-        widgets.link((self.play, "value"), (self.slider, "value"))
-        columns = [
-            widgets.VBox([widgets.Label(name), picture] if name else [picture])
-            for name, picture in zip(rows, self.pictures, strict=True)
-        ]
-        super().__init__([widgets.HBox(columns), widgets.HBox([self.play, self.slider, self.caption])])
+        order = sorted(range(count), key=etas.__getitem__)
+        self.etas, self.labels = [etas[i] for i in order], [labels[i] for i in order]
+        super().__init__(list(rows), self.etas, [self.labels], width, _interval=interval)
+        places = [order.index(i) for i in range(count)]
+        numbers = {name: row for row, name in enumerate(rows)}
+        with self.hold_sync():
+            for name, row in ready.items():
+                for place, frame in zip(places, row, strict=True):
+                    self._put(numbers[name], place, frame)
         self.value = self.etas[0]
-        self.slider.observe(self._on_slider, names="value")
-        self.observe(self._on_index, names="index")
-        self.observe(self._on_value, names="value")
+        self.observe(lambda change: setattr(self, "value", self.etas[change["new"]]), names="index")
+        self.observe(lambda change: setattr(self, "index", self.etas.index(change["new"])), names="value")
+        self.on_msg(lambda _, message, __: self.stop() if message == "stop" else None)
+        if streams:
+            iterators = {numbers[name]: row for name, row in streams.items()}
+            self._drawer = Drawing(iterators, places, self._put, self._report)
 
     def __repr__(self) -> str:
-        return f"MixingSlider({len(self.etas)} frames, η from {self.etas[0]:g} to {self.etas[-1]:g})"
+        return f"{type(self).__name__}({len(self.etas)} frames, η from {self.etas[0]:g} to {self.etas[-1]:g})"
 
-    @traitlets.validate("index")
-    def _valid_index(self, proposal: dict) -> int:
-        if not 0 <= proposal["value"] < len(self.etas):
-            raise traitlets.TraitError(f"expected an index from 0 to {len(self.etas) - 1}, got {proposal['value']}")
-        return proposal["value"]
+    def wait(self) -> "MixingSlider":
+        """Blocks until all frames are there. Ctrl-C, or "interrupt", stops the drawing; what is there stays.
+
+        Returns:
+            The slider itself.
+
+        Raises:
+            RuntimeError: If the drawing was stopped.
+            Exception: What went wrong with it.
+        """
+        if self._drawer:
+            self._drawer.wait()
+        return self
+
+    def stop(self) -> None:
+        """Ends the drawing after the frame at hand; what is there stays."""
+        if self._drawer:
+            self._drawer.stop()
+
+    def close(self) -> None:
+        self.stop()
+        super().close()
+
+    def save(self, path: str | Path, size: int = 256) -> Path:
+        """Writes the frames to a file, when all are there: an animation there and back (.gif, .mp4), or a strip (.png).
+
+        Args:
+            path: Where to; missing folders are made.
+            size: Width of a frame in an animation, in pixels.
+
+        Returns:
+            The path.
+
+        Raises:
+            ValueError: If the ending is another one.
+            ImportError: If imageio-ffmpeg, which writes .mp4, is not installed.
+        """
+        self.wait()
+        return save_frames(path, self.frames, self.labels, self._interval, size)
 
     @traitlets.validate("value")
     def _valid_value(self, proposal: dict) -> float:
@@ -100,16 +145,6 @@ class MixingSlider(widgets.VBox):
             raise traitlets.TraitError(f"expected a finite mixing ratio, got {value}")
         return min(self.etas, key=lambda eta: abs(eta - value))
 
-    def _on_slider(self, change: dict) -> None:
-        self.index = change["new"]
-
-    def _on_value(self, change: dict) -> None:
-        self.index = self.etas.index(change["new"])
-
-    def _on_index(self, change: dict) -> None:
-        index = change["new"]
-        for picture, pngs in zip(self.pictures, self._pngs, strict=True):
-            picture.value = pngs[index]
-        self.caption.value = self.labels[index]
-        self.value = self.etas[index]
-        self.slider.value = index
+    def _report(self, drawing: Drawing) -> None:
+        self._drawing = drawing.running
+        self._status = drawing.status

@@ -6,7 +6,7 @@ import traitlets
 from PIL import Image
 
 from smoothnb import MixingSlider, strip
-from smoothnb.widgets import mixing
+from smoothnb.widgets import viewer
 
 GREYS = [0, 60, 120, 180, 240]
 
@@ -16,16 +16,19 @@ def frames(greys=GREYS, size=(8, 4)):
 
 
 def shown(slider, row=0):
-    picture = Image.open(io.BytesIO(slider.pictures[row].value))
-    return picture.getpixel((0, 0))[0]
+    """The grey of the picture that the browser shows in a row."""
+    place = slider._shown[row][slider.index]
+    return (
+        Image.open(io.BytesIO(getattr(slider, f"_picture_{row}_{place}"))).getpixel((0, 0))[0] if place >= 0 else None
+    )
 
 
 def state(slider):
-    return slider.index, slider.value, slider.slider.value, slider.play.value, slider.caption.value, shown(slider)
+    return slider.index, slider.value, slider._captions[0][slider.index], shown(slider)
 
 
 def test_the_first_frame_is_shown_at_the_start():
-    assert state(MixingSlider(frames())) == (0, 0.0, 0, 0, "η = 0.00", 0)
+    assert state(MixingSlider(frames())) == (0, 0.0, "η = 0.00", 0)
 
 
 @pytest.mark.parametrize(
@@ -34,50 +37,58 @@ def test_the_first_frame_is_shown_at_the_start():
         lambda s: setattr(s, "index", 3),
         lambda s: setattr(s, "value", 0.75),
         lambda s: setattr(s, "value", 0.7),
-        lambda s: setattr(s.slider, "value", 3),
-        lambda s: setattr(s.play, "value", 3),
+        lambda s: s.set_state({"index": 3}),  # as the browser does
     ],
 )
 def test_all_ways_to_move_show_the_same(move):
     slider = MixingSlider(frames())
     move(slider)
-    assert state(slider) == (3, 0.75, 3, 3, "η = 0.75", 180)
+    assert state(slider) == (3, 0.75, "η = 0.75", 180)
     slider.value = -5
-    assert state(slider) == (0, 0.0, 0, 0, "η = 0.00", 0)
+    assert state(slider) == (0, 0.0, "η = 0.00", 0)
 
 
 def test_ratios_that_are_not_even_snap_to_the_nearest():
     slider = MixingSlider(frames([0, 50, 100]), etas=[0, 0.1, 1])
     slider.value = 0.5
     assert (slider.index, slider.value) == (1, 0.1)
-    assert slider.caption.value == "η = 0.10"
+    assert state(slider)[2] == "η = 0.10"
+
+
+def test_frames_in_any_order_are_sorted_by_their_ratio():
+    slider = MixingSlider(frames([0, 240, 120]), etas=[0, 1, 0.5], labels=["start", "end", "middle"])
+    assert slider.etas == [0, 0.5, 1]
+    assert slider._captions == [["start", "middle", "end"]]
+    slider.value = 0.5
+    assert shown(slider) == 120
+    assert [frame.getpixel((0, 0))[0] for frame in slider.frames[""]] == [0, 120, 240]
 
 
 def test_labels_replace_captions():
     slider = MixingSlider(frames([0, 50]), labels=["noise A", "noise B"])
     slider.index = 1
-    assert slider.caption.value == "noise B"
+    assert state(slider)[2] == "noise B"
 
 
 def test_rows_move_together():
     slider = MixingSlider({"base": frames([0, 50]), "smooth": frames([100, 150])})
     slider.index = 1
     assert (shown(slider, 0), shown(slider, 1)) == (50, 150)
-    assert [column.children[0].value for column in slider.children[0].children] == ["base", "smooth"]
+    assert slider._names == ["base", "smooth"]
 
 
 def test_where_no_widget_runs_a_line_of_text_stands_in():
-    assert MixingSlider(frames())._repr_mimebundle_()["text/plain"] == "MixingSlider(5 frames, η from 0 to 1)"
+    assert MixingSlider(frames())._repr_mimebundle_()[0]["text/plain"] == "MixingSlider(5 frames, η from 0 to 1)"
 
 
 def test_a_single_frame_is_enough():
-    assert state(MixingSlider(frames([77]))) == (0, 0.0, 0, 0, "η = 0.00", 77)
+    assert state(MixingSlider(frames([77]))) == (0, 0.0, "η = 0.00", 77)
 
 
 def test_frames_are_encoded_once(monkeypatch):
     calls = []
-    encode = mixing.png
-    monkeypatch.setattr(mixing, "png", lambda *args: calls.append(args) or encode(*args))
+    encode = viewer.png
+    monkeypatch.setattr(viewer, "png", lambda *args: calls.append(args) or encode(*args))
     slider = MixingSlider(frames())
     slider.index = 4
     slider.index = 0
@@ -85,7 +96,7 @@ def test_frames_are_encoded_once(monkeypatch):
 
 
 def test_small_frames_are_enlarged_and_large_ones_kept():
-    sizes = [Image.open(io.BytesIO(mixing.png(f, 40))).size for f in (frames(size=(8, 4))[0], frames(size=(80, 40))[0])]
+    sizes = [Image.open(io.BytesIO(viewer.png(f, 40))).size for f in (frames(size=(8, 4))[0], frames(size=(80, 40))[0])]
     assert sizes == [(40, 20), (80, 40)]
 
 
@@ -119,7 +130,8 @@ def test_wrong_frames_say_what_came(make, given, error, message):
     [
         ({"etas": [0, 1]}, "expected 5 etas, one for each frame, got 2"),
         ({"labels": ["a"]}, "expected 5 labels, one for each frame, got 1"),
-        ({"etas": [0, 0.2, 0.2, 0.5, 1]}, "rising order"),
+        ({"etas": [0, 0.2, 0.2, 0.5, 1]}, "differ from one another"),
+        ({"etas": [0, 0.2, float("nan"), 0.5, 1]}, "finite"),
     ],
 )
 def test_wrong_options_say_what_came(options, message):

@@ -1,0 +1,172 @@
+// Pictures lie in rows, and all of them are here: a move swaps them without asking the kernel, which may be busy or far
+// away. Which picture stands at a place is the kernel's to say (`_shown`): while some are still being drawn, the nearest.
+
+const make = (tag, className, ...parts) => {
+  const node = document.createElement(tag);
+  node.className = `smoothnb-${className}`;
+  node.append(...parts);
+  return node;
+};
+
+const range = (max, label) => {
+  const node = make("input", "range");
+  Object.assign(node, { type: "range", min: 0, max, step: 1, ariaLabel: label });
+  return node;
+};
+
+const clamp = (value, max) => Math.min(Math.max(value, 0), max);
+
+function render({ model, el }) {
+  const get = (key) => model.get(key);
+  const [control, names, places] = [get("_control"), get("_names"), get("_captions")[0].length];
+  const width = `${get("_width")}px`;
+  const stopping = [];
+
+  // Pictures come once and never change: each gets its address when it is first shown.
+  const addresses = new Map();
+  const show = (image, row, place) => {
+    const found = get("_shown")[row][place];
+    if (found < 0) return;
+    const name = `_picture_${row}_${found}`;
+    if (!addresses.has(name)) {
+      addresses.set(name, URL.createObjectURL(new Blob([get(name)], { type: "image/png" })));
+    }
+    if (image.src !== addresses.get(name)) image.src = addresses.get(name);
+  };
+  stopping.push(() => addresses.forEach((address) => URL.revokeObjectURL(address)));
+
+  const move = (key, value) => {
+    if (value === get(key)) return;
+    model.set(key, value);
+    model.save_changes();
+  };
+
+  const image = () => {
+    const node = make("img", "picture");
+    node.style.width = width;
+    node.draggable = false;
+    return node;
+  };
+  // A slider over places shows every row; the other two controls choose the row as well.
+  const images = control === "slider" ? names.map(image) : [image()];
+  const rows = () => (control === "slider" ? names.keys() : [get("level")]);
+  const columns = images.map((node, i) => {
+    const name = control === "slider" ? names[i] : "";
+    return make("div", "column", ...(name ? [make("div", "name", name)] : []), node);
+  });
+
+  const caption = make("span", "caption");
+  const status = make("span", "status");
+  const stop = make("button", "button", "stop");
+  stop.addEventListener("click", () => model.send("stop"));
+  const under = make("div", "line", status, stop);
+  const refreshers = [
+    () => [...rows()].forEach((row, i) => show(images[i], row, get("index"))),
+    () => (caption.textContent = (get("_captions")[get("level")] ?? get("_captions")[0])[get("index")]),
+    () => {
+      status.textContent = get("_status");
+      stop.hidden = !get("_drawing");
+      under.hidden = !get("_status");
+    },
+  ];
+
+  const lines = [];
+  if (control === "pad") {
+    const cells = names.map((_, row) => [...Array(places).keys()].map(() => make("img", "cell")));
+    const grid = make("div", "grid", ...cells.flat());
+    grid.style.gridTemplateColumns = `repeat(${places}, 1fr)`;
+    Object.assign(grid, { tabIndex: 0, ariaLabel: "pad: drag, or use the arrow keys" });
+    const to = (row, place) => {
+      move("level", clamp(row, names.length - 1));
+      move("index", clamp(place, places - 1));
+    };
+    const at = (event) => {
+      const box = grid.getBoundingClientRect();
+      const part = (offset, size, count) => clamp(Math.floor((offset / size) * count), count - 1);
+      to(
+        part(event.clientY - box.top, box.height, names.length),
+        part(event.clientX - box.left, box.width, places),
+      );
+    };
+    grid.addEventListener("pointerdown", (event) => {
+      grid.setPointerCapture(event.pointerId);
+      at(event);
+    });
+    grid.addEventListener("pointermove", (event) => event.buttons && at(event));
+    const turns = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
+    grid.addEventListener("keydown", (event) => {
+      if (!(event.key in turns)) return;
+      event.preventDefault();
+      const [down, right] = turns[event.key];
+      to(get("level") + down, get("index") + right);
+    });
+    refreshers.push(() =>
+      cells.forEach((row, i) =>
+        row.forEach((cell, j) => {
+          show(cell, i, j);
+          cell.draggable = false;
+          cell.classList.toggle("smoothnb-here", i === get("level") && j === get("index"));
+        }),
+      ),
+    );
+    const corners = get("_corners");
+    const edge = (a, b) => make("div", "edge", make("span", "corner", a), make("span", "corner", b));
+    const pad = make("div", "pad", edge(corners[0], corners[1]), grid, edge(corners[2], corners[3]));
+    pad.style.width = width;
+    columns.push(pad);
+    lines.push(make("div", "line", caption));
+  } else {
+    const slider = range(places - 1, "mixing ratio η");
+    slider.style.width = width;
+    slider.addEventListener("input", () => move("index", slider.valueAsNumber));
+    refreshers.push(() => (slider.value = get("index")));
+
+    const play = make("button", "button", "▶");
+    play.title = "play there and back";
+    let timer = null;
+    let turn = 1;
+    const pause = () => {
+      clearInterval(timer);
+      timer = null;
+      play.textContent = "▶";
+    };
+    const tick = () => {
+      if (get("index") + turn < 0 || get("index") + turn >= places) turn = -turn;
+      move("index", clamp(get("index") + turn, places - 1));
+    };
+    play.addEventListener("click", () => {
+      if (timer) return pause();
+      timer = setInterval(tick, get("_interval"));
+      play.textContent = "⏸";
+    });
+    slider.addEventListener("pointerdown", pause);
+    stopping.push(pause);
+    lines.push(make("div", "line", play, make("span", "symbol", "η"), slider, caption));
+  }
+
+  const levels = get("_levels");
+  if (levels.length) {
+    const slider = range(levels.length - 1, "smoothness");
+    slider.style.width = width;
+    slider.addEventListener("input", () => move("level", slider.valueAsNumber));
+    const level = make("span", "caption");
+    refreshers.push(
+      () => (slider.value = get("level")),
+      () => (level.textContent = levels[get("level")]),
+    );
+    lines.push(make("div", "line", make("span", "symbol", "smooth"), slider, level));
+  }
+
+  const refresh = () => refreshers.forEach((refresher) => refresher());
+  refresh();
+  model.on("change", refresh);
+  stopping.push(() => model.off("change", refresh));
+
+  el.classList.add("smoothnb");
+  // Arrow keys would also move from cell to cell.
+  el.addEventListener("keydown", (event) => event.stopPropagation());
+  el.append(make("div", "columns", ...columns), ...lines, under);
+  return () => stopping.forEach((end) => end());
+}
+
+export default { render };

@@ -1,0 +1,130 @@
+"""A pad with a noise at each of its four corners: drag over it, and watch what lies between them."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import traitlets
+from PIL import Image
+
+from smoothnb.widgets.strips import MARGIN, rows_of, strip
+from smoothnb.widgets.viewer import FrameViewer
+
+
+def pad_weights(rows: int, columns: int | None = None) -> np.ndarray:
+    """Weights of four noises over a grid, for `mix`: bilinear in how far right (u) and how far down (v) a point lies.
+
+    (1 - u)(1 - v), u (1 - v), (1 - u) v and u v, for the corners top left, top right, bottom left and bottom right.
+
+    Args:
+        rows: Of the grid, at least 2.
+        columns: Of the grid, at least 2; by default as many as rows.
+
+    Returns:
+        Weights of points × corners, row after row. They are at least 0, and those of a point sum to 1.
+
+    Raises:
+        ValueError: If there are less than two rows or columns.
+    """
+    columns = rows if columns is None else columns
+    if rows < 2 or columns < 2:
+        raise ValueError(f"expected at least two rows and two columns, got {rows} and {columns}")
+    v, u = (x.ravel() for x in np.meshgrid(np.linspace(0, 1, rows), np.linspace(0, 1, columns), indexing="ij"))
+    return np.stack([(1 - u) * (1 - v), u * (1 - v), (1 - u) * v, u * v], axis=1)
+
+
+class MixingPad(FrameViewer):
+    """Pictures over a square with four noises at its corners: click or drag on it, or move by the arrow keys.
+
+    `mix(noises, pad_weights(n))` gives the noises. All pictures are sent to the browser, which swaps them by itself.
+    Without a browser, set `u` and `v`, or `index` and `level`.
+
+    Args:
+        frames: PIL images of the grid, row after row, as `pad_weights` orders them.
+        columns: How many make a row; by default the grid is a square.
+        corners: Names of the noises: top left, top right, bottom left, bottom right.
+        width: Of the picture and of the pad on screen, in pixels.
+
+    Attributes:
+        u: How far right, in [0, 1]. Setting it shows the nearest picture.
+        v: How far down, in [0, 1]; likewise.
+        index: Number of the column, from 0.
+        level: Number of the row, from 0.
+        weights: Those of the four noises, at the picture on show.
+
+    Raises:
+        ValueError: If there are less than two rows or columns, frames do not fill the rows, or there are not
+            four names.
+        TypeError: If a frame is no PIL image.
+    """
+
+    _control = traitlets.Unicode("pad").tag(sync=True)
+    u = traitlets.Float(0.0)
+    v = traitlets.Float(0.0)
+
+    def __init__(
+        self,
+        frames: Sequence[Image.Image],
+        columns: int | None = None,
+        corners: Sequence[str] = ("A", "B", "C", "D"),
+        width: int = 320,
+    ):
+        count = len(frames)
+        columns = math.isqrt(count) if columns is None else columns
+        if columns < 2 or count % columns or count // columns < 2:
+            raise ValueError(f"expected at least two rows of {max(2, columns)} frames, got {count} frames")
+        if len(corners) != 4:
+            raise ValueError(f"expected four names of corners, got {len(corners)}")
+        rows = rows_of({f"row {i}": frames[i * columns : (i + 1) * columns] for i in range(count // columns)})
+        self.corners = list(corners)
+        self._us, self._vs = (np.linspace(0, 1, n).tolist() for n in (columns, len(rows)))
+        self._weights = pad_weights(len(rows), columns).reshape(len(rows), columns, 4)
+        captions = [[self._caption(weights) for weights in row] for row in self._weights]
+        super().__init__(list(rows), self._us, captions, width, _corners=self.corners)
+        with self.hold_sync():
+            for r, row in enumerate(rows.values()):
+                for c, frame in enumerate(row):
+                    self._put(r, c, frame)
+        self.observe(lambda change: setattr(self, "u", self._us[change["new"]]), names="index")
+        self.observe(lambda change: setattr(self, "v", self._vs[change["new"]]), names="level")
+        self.observe(lambda change: setattr(self, "index", self._us.index(change["new"])), names="u")
+        self.observe(lambda change: setattr(self, "level", self._vs.index(change["new"])), names="v")
+
+    def __repr__(self) -> str:
+        return f"MixingPad({len(self._vs)} × {len(self._us)} pictures between {', '.join(self.corners)})"
+
+    @property
+    def weights(self) -> np.ndarray:
+        return self._weights[self.level, self.index]
+
+    def sheet(self, size: int = 112) -> Image.Image:
+        """All pictures on one sheet, `size` pixels wide each: for places where no widgets run."""
+        sheets = [strip(row, size=size) for row in self.frames.values()]
+        # The margin below one row is the margin above the next.
+        step = sheets[0].height - MARGIN
+        whole = Image.new("RGB", (sheets[0].width, step * len(sheets) + MARGIN), "white")
+        for r, sheet in enumerate(sheets):
+            whole.paste(sheet, (0, r * step))
+        return whole
+
+    def save(self, path: str | Path, size: int = 112) -> Path:
+        """Writes `sheet` to a picture file, and returns the path; missing folders are made.
+
+        Raises:
+            ValueError: If pillow does not know the ending.
+        """
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.sheet(size).save(path)
+        return path
+
+    @traitlets.validate("u", "v")
+    def _valid_ratio(self, proposal: dict) -> float:
+        value, name = proposal["value"], proposal["trait"].name
+        if not math.isfinite(value):
+            raise traitlets.TraitError(f"expected {name} as a finite number, got {value}")
+        return min(self._us if name == "u" else self._vs, key=lambda ratio: abs(ratio - value))
+
+    def _caption(self, weights: np.ndarray) -> str:
+        return " · ".join(f"{name} {weight:.2f}" for name, weight in zip(self.corners, weights, strict=True))

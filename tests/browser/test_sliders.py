@@ -1,0 +1,208 @@
+"""The widgets in JupyterLab, in a browser: how they move, and how long a picture takes to change.
+
+Needs playwright (`pip install playwright`) and Chromium: its own (`playwright install chromium`) or one on the PATH.
+`pytest tests/browser -s` prints the times.
+"""
+
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+
+import nbformat
+import pytest
+
+playwright = pytest.importorskip("playwright.sync_api")
+
+FRAMES = """
+import numpy as np, smoothnb as sn
+from PIL import Image
+rng = np.random.default_rng(0)
+def frame(i):
+    grid = np.kron(rng.random((16, 16, 3)), np.ones((8, 8, 1))) * 235 + rng.random((128, 128, 3)) * 20
+    return Image.fromarray(grid.astype("uint8"))
+"""
+SLIDER = "s = sn.MixingSlider({name: [frame(i) for i in range(17)] for name in ('base', 'smooth')})\ns"
+PAD = "p = sn.MixingPad([frame(i) for i in range(25)])\np"
+SLOW = """
+import time
+def slowly():
+    for i in range(3):
+        time.sleep(1)
+        yield frame(i)
+t = sn.MixingSlider({"base": slowly(), "smooth": slowly()}, [0, 1, 0.5])
+t
+"""
+BUSY = "time.sleep(3)"
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """The address of a JupyterLab, its folder holding one notebook."""
+    folder = tmp_path_factory.mktemp("lab")
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(source.strip()) for source in (FRAMES, SLIDER, PAD, SLOW, BUSY)],
+        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
+    )
+    nbformat.write(notebook, folder / "widgets.ipynb")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "jupyterlab", "--no-browser", f"--port={port}", f"--ServerApp.root_dir={folder}",
+         "--IdentityProvider.token=", "--ServerApp.password=", "--allow-root", "--ServerApp.port_retries=0"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    address = f"http://127.0.0.1:{port}"
+    for _ in range(120):
+        try:
+            urllib.request.urlopen(f"{address}/api")
+            break
+        except OSError:
+            time.sleep(0.5)
+    yield f"{address}/lab/tree/widgets.ipynb?reset"
+    server.terminate()
+    server.wait(20)
+
+
+@pytest.fixture(scope="module")
+def page(lab):
+    """The notebook, with its pictures made; later cells run on demand."""
+    with playwright.sync_playwright() as p:
+        found = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+        try:
+            browser = p.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        except playwright.Error as error:
+            pytest.skip(f"no Chromium: {error}")
+        page = browser.new_page(viewport={"width": 1400, "height": 1800})
+        page.goto(lab)
+        page.wait_for_selector(".jp-CodeCell", timeout=60_000)
+        page.wait_for_function("!document.querySelector('.jp-Notebook-ExecutionIndicator[data-status=\"unknown\"]')")
+        page.wait_for_timeout(3000)
+        run(page, 0)
+        yield page
+        browser.close()
+
+
+def run(page, cell):
+    page.locator(".jp-CodeCell .cm-content").nth(cell).click()
+    page.keyboard.press("Control+Enter")
+
+
+@pytest.fixture(scope="module")
+def slider(page):
+    """The output of the slider's cell."""
+    run(page, 1)
+    output = page.locator(".jp-CodeCell").nth(1)
+    output.locator("img").nth(1).wait_for(timeout=60_000)
+    return output
+
+
+def caption(output):
+    return output.locator(".smoothnb-caption").first.inner_text()
+
+
+def test_the_slider_moves_by_mouse_and_keys(page, slider):
+    handle = slider.locator("input[type=range]")
+    box = handle.bounding_box()
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    assert caption(slider) == "η = 0.50"
+    for key, expected in {"ArrowRight": "0.56", "ArrowUp": "0.62", "ArrowLeft": "0.56", "ArrowDown": "0.50",
+                          "Home": "0.00", "End": "1.00"}.items():  # fmt: skip
+        page.keyboard.press(key)
+        assert caption(slider) == f"η = {expected}"
+    assert slider.locator(".smoothnb-name").all_inner_texts() == ["base", "smooth"]
+
+
+def test_play_goes_there_and_back(page, slider):
+    slider.locator("input[type=range]").press("End")
+    play = slider.get_by_title("play there and back")
+    play.click()
+    page.wait_for_timeout(700)
+    play.click()
+    seen = caption(slider)
+    assert "η = 0.50" < seen < "η = 1.00"
+    page.wait_for_timeout(600)
+    assert caption(slider) == seen
+
+
+WATCH = """output => {
+  const watched = window.moves;
+  window.moves = [];
+  if (watched) return;
+  const images = [...output.querySelectorAll('img')];
+  let since = 0, waiting = new Set();
+  const begin = () => { since = performance.now(); waiting = new Set(images); };
+  output.addEventListener('keydown', begin, true);
+  output.addEventListener('pointermove', begin, true);
+  images.forEach(image => image.addEventListener('load', async () => {
+    await image.decode();
+    waiting.delete(image);
+    if (!waiting.size) window.moves.push(performance.now() - since);
+  }));
+}"""
+
+
+@pytest.mark.parametrize("by", ["keys", "mouse"])
+def test_pictures_change_within_50_milliseconds(page, slider, by):
+    handle = slider.locator("input[type=range]")
+    handle.press("Home")
+    page.wait_for_timeout(500)
+    slider.evaluate(WATCH)
+    box = handle.bounding_box()
+    there_and_back = [*range(1, 17), *range(15, -1, -1)] * 3
+    if by == "mouse":
+        page.mouse.move(box["x"] + 8, box["y"] + box["height"] / 2)
+        page.mouse.down()
+    for before, place in zip([0, *there_and_back], there_and_back, strict=False):
+        if by == "keys":
+            page.keyboard.press("ArrowRight" if place > before else "ArrowLeft")
+        else:
+            page.mouse.move(box["x"] + 8 + place / 16 * (box["width"] - 16), box["y"] + box["height"] / 2)
+        page.wait_for_timeout(60)
+    page.mouse.up()
+    moves = sorted(page.evaluate("window.moves"))
+    p95 = moves[int(0.95 * len(moves))]
+    print(f"\n{by}: {len(moves)} moves, median {statistics.median(moves):.1f} ms, 95th percentile {p95:.1f} ms")
+    assert len(moves) >= 60
+    assert p95 <= 50
+
+
+def test_the_pad_moves_by_mouse_and_keys(page):
+    run(page, 2)
+    output = page.locator(".jp-CodeCell").nth(2)
+    output.locator(".smoothnb-here").wait_for(timeout=30_000)
+    assert caption(output) == "A 1.00 · B 0.00 · C 0.00 · D 0.00"
+    grid = output.locator(".smoothnb-grid")
+    grid.scroll_into_view_if_needed()
+    box = grid.bounding_box()
+    page.mouse.move(box["x"] + 10, box["y"] + 10)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] - 10, box["y"] + box["height"] - 10, steps=8)
+    page.mouse.up()
+    assert caption(output) == "A 0.00 · B 0.00 · C 0.00 · D 1.00"
+    grid.press("ArrowUp")
+    grid.press("ArrowLeft")
+    assert caption(output) == "A 0.06 · B 0.19 · C 0.19 · D 0.56"
+
+
+def test_pictures_appear_and_move_while_they_are_drawn_and_while_the_kernel_is_busy(page):
+    run(page, 3)
+    output = page.locator(".jp-CodeCell").nth(3)
+    first = output.locator("img[src]").first
+    first.wait_for(timeout=5000)
+    assert "of 6 pictures drawn" in output.locator(".smoothnb-status").inner_text()
+    assert output.locator("img[src]").count() == 1
+    run(page, 4)
+    page.wait_for_timeout(1700)
+    here = first.get_attribute("src")
+    output.locator("input[type=range]").press("End")
+    assert caption(output) == "η = 1.00"
+    page.wait_for_timeout(1000)
+    assert first.get_attribute("src") != here
+    output.locator(".smoothnb-status").wait_for(state="hidden", timeout=10_000)
+    assert output.locator("img[src]").count() == 2
