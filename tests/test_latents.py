@@ -1,5 +1,6 @@
 import logging
 import math
+from itertools import pairwise
 from types import SimpleNamespace
 
 import jaxtyping
@@ -15,11 +16,24 @@ from smoothnb.latents import picture_size
 
 ratios = st.floats(0, 1)
 seeds = st.integers(0, 2**31 - 1)
+# One latent or a batch of them, mostly not square.
+shapes = st.lists(st.integers(1, 3), max_size=1).flatmap(
+    lambda batch: st.tuples(*map(st.just, batch), st.just(4), st.integers(6, 12), st.integers(6, 12))
+)
+# With the error that rounding to it makes in a length or an angle.
+precisions = st.sampled_from([(torch.float16, 2e-3), (torch.float32, 1e-5), (torch.float64, 1e-7)])
 
 
 def pair(seed: int, *shape: int, dtype=torch.float64):
     generator = torch.Generator().manual_seed(seed)
     return (torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for _ in range(2))
+
+
+def pair_of_equal_lengths(seed: int, *shape: int, dtype):
+    """As `pair`; every sample of b is as long as that of a."""
+    a, b = pair(seed, *shape)
+    lengths = [x.reshape(-1, math.prod(shape[-3:])).norm(dim=1) for x in (a, b)]
+    return a.to(dtype), (b * (lengths[0] / lengths[1]).reshape(-1, 1, 1, 1)).reshape(shape).to(dtype)
 
 
 def angle(u, v):
@@ -35,31 +49,34 @@ def test_slerp_on_the_circle_is_the_known_point():
 
 @settings(deadline=None, max_examples=50)
 @given(seeds, ratios)
-def test_slerp_turns_by_eta_of_the_angle(seed, eta):
-    a, b = pair(seed, 4, 6, 6)
-    b = b * (a.norm() / b.norm())
-    mix = slerp(a, b, eta)
-    omega = angle(a, b)
-    assert angle(a, mix) == pytest.approx(eta * omega, abs=1e-7)
-    assert angle(mix, b) == pytest.approx((1 - eta) * omega, abs=1e-7)
-    assert mix.norm().item() == pytest.approx(a.norm().item(), rel=1e-9)
-
-
-@settings(deadline=None, max_examples=50)
-@given(seeds, ratios)
 def test_slerp_is_the_same_from_the_other_end(seed, eta):
     a, b = pair(seed, 30)
     torch.testing.assert_close(slerp(a, b, eta), slerp(b, a, 1 - eta))
 
 
-@settings(deadline=None, max_examples=20)
-@given(seeds)
-def test_equal_steps_of_eta_are_equal_distances(seed):
-    a, b = pair(seed, 4, 8, 8)
-    b = b * (a.norm() / b.norm())
-    path = slerp(a, b, torch.linspace(0, 1, 11))
-    steps = (path[1:] - path[:-1]).flatten(1).norm(dim=1)
-    assert steps.std() / steps.mean() < 1e-6
+@settings(deadline=None, max_examples=60)
+@given(seeds, shapes, precisions, ratios)
+def test_in_every_shape_and_precision_slerp_keeps_to_its_spheres(seed, shape, precision, eta):
+    """Ends are exact, every sample keeps its length and turns by η of its own angle, from either end."""
+    dtype, error = precision
+    a, b = pair_of_equal_lengths(seed, *shape, dtype=dtype)
+    path = slerp(a, b, [0, eta, 1])
+    assert path.dtype == dtype and path.shape == (3, *shape)
+    assert torch.equal(path[0], a) and torch.equal(path[2], b)
+    torch.testing.assert_close(path[1], slerp(b, a, 1 - eta), rtol=0, atol=5 * error)
+    for u, m, v in zip(*(x.reshape(-1, *shape[-3:]) for x in (a, path[1], b)), strict=True):
+        assert m.double().norm().item() == pytest.approx(u.double().norm().item(), rel=error)
+        assert angle(u, m) == pytest.approx(eta * angle(u, v), abs=error)
+
+
+@settings(deadline=None, max_examples=40)
+@given(seeds, shapes, precisions, st.integers(2, 20))
+def test_neighbours_on_a_path_are_at_equal_angles(seed, shape, precision, steps):
+    dtype, error = precision
+    path = slerp(*pair_of_equal_lengths(seed, *shape, dtype=dtype), torch.linspace(0, 1, steps + 1))
+    for sample in path.reshape(steps + 1, -1, *shape[-3:]).unbind(1):
+        turns = [angle(u, v) for u, v in pairwise(sample)]
+        assert turns == pytest.approx([angle(sample[0], sample[-1]) / steps] * steps, abs=2 * error)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
@@ -230,6 +247,45 @@ def test_mixes_of_many_noises_stay_normal():
     rows = mix(noises, [[1, 0, 0, 0], [1, 1, 0, 0]])
     torch.testing.assert_close(rows[1], (noises[0] + noises[1]) / 2**0.5)
     assert mix(noises.half(), [1, 1, 1, 1]).dtype == torch.float16
+
+
+weights_of_four = st.lists(st.floats(0, 1), min_size=4, max_size=4).filter(lambda w: max(w) > 0.01)
+
+
+@settings(deadline=None, max_examples=60)
+@given(seeds, st.integers(4, 12), st.integers(4, 12), precisions, weights_of_four)
+def test_mixes_depend_on_proportions_alone_and_not_on_the_order(seed, height, width, precision, weights):
+    dtype, error = precision
+    generator = torch.Generator().manual_seed(seed)
+    noises = torch.randn(4, 4, height, width, generator=generator, dtype=torch.float64).to(dtype)
+    mixed = mix(noises, weights)
+    assert mixed.dtype == dtype and mixed.shape == noises.shape[1:]
+    close = dict(rtol=0, atol=5 * error)
+    torch.testing.assert_close(mix(noises, [3 * w for w in weights]), mixed, **close)
+    torch.testing.assert_close(mix(noises.flip(0), weights[::-1]), mixed, **close)
+    torch.testing.assert_close(mix(noises, [weights, [1, 0, 0, 0]])[0], mixed, **close)
+    assert torch.equal(mix(noises, [0, 1, 0, 0]), noises[1])
+
+
+@settings(deadline=None, max_examples=60)
+@given(seeds, weights_of_four)
+def test_mixes_of_noises_at_right_angles_stay_on_their_sphere(seed, weights):
+    generator = torch.Generator().manual_seed(seed)
+    directions = torch.linalg.qr(torch.randn(64, 4, generator=generator, dtype=torch.float64)).Q.T
+    mixed = mix(8 * directions.reshape(4, 4, 4, 4), weights)
+    assert mixed.norm().item() == pytest.approx(8)
+    # Angles to the noises are those whose cosines are in the proportions of the weights.
+    cosines = (directions @ mixed.flatten() / 8).tolist()
+    assert cosines == pytest.approx((np.array(weights) / np.linalg.norm(weights)).tolist(), abs=1e-9)
+
+
+@settings(deadline=None, max_examples=40)
+@given(seeds, ratios)
+def test_for_two_noises_at_right_angles_a_mix_is_slerp_at_another_pace(seed, eta):
+    generator = torch.Generator().manual_seed(seed)
+    a, b = 5 * torch.linalg.qr(torch.randn(48, 2, generator=generator, dtype=torch.float64)).Q.T.reshape(2, 3, 4, 4)
+    pace = math.atan2(eta, 1 - eta) / (math.pi / 2)
+    torch.testing.assert_close(mix(torch.stack([a, b]), [1 - eta, eta]), slerp(a, b, pace))
 
 
 @pytest.mark.parametrize("weights", [[1.0], [1, 1, -1], [0, 0, 0], [1, float("nan"), 1]])
