@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,11 @@ ImageLike = Image.Image | str | Path | np.ndarray | Tensor
 """One picture: PIL, a path, or an array or tensor (uint8 in 0…255 or floating point in [0, 1])."""
 
 log = logging.getLogger(__name__)
+
+
+@cache
+def _say_once(text: str) -> None:
+    log.warning(text)
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
@@ -107,7 +113,7 @@ def to_pixels(
     sizes = sorted({p.size for p in pictures if p.size != (width, height)})
     if sizes:
         seen = ", ".join(f"{w}×{h}" for w, h in sizes[:5]) + (", …" if len(sizes) > 5 else "")
-        log.warning("Pictures of %s pixels are cropped around the middle and resized to %d×%d.", seen, width, height)
+        _say_once(f"Pictures of {seen} pixels are cropped around the middle and resized to {width}×{height}.")
     fitted = [ImageOps.fit(p, (width, height), Image.Resampling.LANCZOS) for p in pictures]
     return torch.from_numpy(np.stack([np.asarray(p) for p in fitted])).permute(0, 3, 1, 2).float() / 255
 

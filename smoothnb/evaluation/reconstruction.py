@@ -1,4 +1,4 @@
-"""How near pictures come to those they are to show again: MSE, PSNR, SSIM."""
+"""How near pictures come to those they are to show again: MSE, PSNR, SSIM, LPIPS."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,9 @@ from smoothnb.images import ImageLike, to_pixels, to_rgb
 
 
 @torch.no_grad()
-def reconstruction(images: Sequence[ImageLike], originals: Sequence[ImageLike]) -> dict[str, Float[Tensor, " picture"]]:
+def reconstruction(
+    images: Sequence[ImageLike], originals: Sequence[ImageLike], lpips: bool = False
+) -> dict[str, Float[Tensor, " picture"]]:
     """Compares pictures with their originals, one by one.
 
     Beside what an inversion reaches, always look at what the autoencoder alone does, `decode(pipe, encode(pipe, …))`:
@@ -19,13 +21,16 @@ def reconstruction(images: Sequence[ImageLike], originals: Sequence[ImageLike]) 
     Args:
         images: PIL, paths, arrays or tensors.
         originals: As many, brought to the size of the images as `encode` brings them.
+        lpips: Whether to compare features of a trained network as well (Zhang et al. 2018). Needs torchvision, which
+            downloads the network's weights.
 
     Returns:
-        By name, one number for each picture: "mse" of pixels in [0, 1]; "psnr" in dB; "ssim", 1 for equal pictures
-        (torchmetrics).
+        By name, one number for each picture: "mse" of pixels in [0, 1]; "psnr" in dB; "ssim", 1 for equal pictures;
+        "lpips", 0 for equal pictures (both torchmetrics).
 
     Raises:
-        ValueError: If there are no pictures, they do not pair up, or differ in size.
+        ValueError: If there are no pictures, or they do not pair up.
+        ImportError: If LPIPS is asked for and torchvision is not installed.
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
@@ -37,4 +42,16 @@ def reconstruction(images: Sequence[ImageLike], originals: Sequence[ImageLike]) 
     ours, theirs = (to_pixels(list(x), height, width) for x in (images, originals))
     mse = (ours - theirs).square().flatten(1).mean(1)
     ssim = structural_similarity_index_measure(ours, theirs, data_range=1.0, reduction="none")
-    return {"mse": mse, "psnr": -10 * mse.clamp(min=1e-12).log10(), "ssim": ssim}
+    found = {"mse": mse, "psnr": -10 * mse.clamp(min=1e-12).log10(), "ssim": ssim}
+    return found | {"lpips": _lpips(ours, theirs)} if lpips else found
+
+
+def _lpips(ours: Tensor, theirs: Tensor) -> Tensor:
+    try:
+        import torchvision  # noqa: F401
+    except ImportError as error:
+        raise ImportError("LPIPS compares features of a network from torchvision: pip install torchvision") from error
+    from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+
+    metric = LearnedPerceptualImagePatchSimilarity(normalize=True)
+    return torch.stack([metric(a[None], b[None]) for a, b in zip(ours, theirs, strict=True)])
