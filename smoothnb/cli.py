@@ -12,6 +12,7 @@ COMMANDS = {
     "train-postcard diffusion": ("smoothnb.postcards.diffusion:train", "train the postcard UNet and text encoder"),
     "train-postcard reader": ("smoothnb.postcards.reader:train", "train the Reader on renders"),
     "evaluate-postcard": ("smoothnb.postcards.evaluate:main", "measure the postcard model and print a table"),
+    "render-pictures": ("smoothnb.postcards.pictures:write_pictures", "draw the example pictures in data/"),
     "render-postcard-sheet": ("smoothnb.postcards.sheet:render_sheet", "draw random postcards on one sheet"),
 }
 

@@ -1,0 +1,73 @@
+"""Pictures to invert: two scenes of the postcard world, and some that it does not hold, as a reader's own would be."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from smoothnb.images import to_pil
+from smoothnb.models import data_folder
+from smoothnb.postcards.render import render
+from smoothnb.postcards.scene import Scene
+
+Renders = dict[str, Float[Tensor, "3 size size"]]
+"""RGB in [0, 1] by caption."""
+
+EXAMPLES = {
+    "house": (
+        "a red house in a meadow at sunset",
+        Scene("sunset", "meadow", "clear", "house", "red", 44, 88, 44, sun_x=94, sun_y=56, ridges=2, seed=3),
+    ),
+    "lighthouse": (
+        "a white lighthouse in the snow at night",
+        Scene("night", "snow", "clear", "lighthouse", "white", 82, 82, 48, sun_x=30, sun_y=26, ridges=3, seed=8),
+    ),
+}
+"""By file name in data/pictures: caption and scene."""
+
+
+def beyond(size: int = 128) -> Renders:
+    """Renders put together so that no scene has them.
+
+    Args:
+        size: Side of the pictures in pixels.
+    """
+    boats = Scene(time="noon", land="sea", thing="sailboat", colour="red", x=36, y=84, size=40, sun_x=64, ridges=1)
+    boat = replace(boats, colour="white", x=92, y=90, size=44)
+    house = Scene(time="sunset", land="meadow", thing="house", colour="red", x=70, y=86, size=46, sun_x=30, sun_y=58)
+    pine = Scene(
+        time="noon", land="snow", thing="pine", colour="green", x=34, y=88, size=50, sun_x=60, sun_y=22
+    )  # fmt: skip
+    balloon = replace(pine, thing="balloon", colour="purple", x=88, y=44, size=44)
+    night = Scene(time="night", land="desert", thing="lighthouse", colour="white", x=44, y=84, size=48, sun_x=100)
+    left, right, red, white, below, above, tower = render(
+        [boats, boat, house, replace(house, colour="white"), pine, balloon, night], size
+    )
+    nothing, bare = render([replace(scene, thing="none") for scene in (boats, pine)], size)
+    return {
+        "a red sailboat at sea at noon": _laid_over(left, right, nothing),
+        "a house in a meadow at sunset": (red + white) / 2,
+        "a green pine in the snow at noon": _laid_over(below, above, bare),
+        "a white lighthouse in the desert at night": tower.flip(1),
+    }
+
+
+def _laid_over(below: Tensor, above: Tensor, ground: Tensor) -> Tensor:
+    """The first picture, with what the second has that the ground has not."""
+    return torch.where((above - ground).abs().amax(0) > 0.004, above, below)
+
+
+def write_pictures(output: Path = data_folder() / "pictures", size: int = 256) -> None:
+    """Writes the example pictures, and the two sailboats that no scene has.
+
+    Args:
+        output: Folder for the PNGs.
+        size: Side of the pictures in pixels.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    renders = render([scene for _, scene in EXAMPLES.values()], size)
+    pictures = to_pil(torch.stack([*renders, beyond(size)["a red sailboat at sea at noon"]]))
+    for name, picture in zip([*EXAMPLES, "two_sailboats"], pictures, strict=True):
+        picture.save(output / f"{name}.png", optimize=True)
