@@ -1,0 +1,251 @@
+"""What inversion brings back, of base and smooth model: reconstruction, edits, and the way between two real pictures.
+
+    python benchmarks/inversion.py --output docs/results/inversion/shipped --cache runs/inversions
+
+Pictures are renders of held-out scenes with their captions, in pairs, and four that the postcard world does not hold.
+Figures are written when they are there, and inversions are kept in the cache: the same command goes on where it was
+broken off.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from smoothnb.evaluation.reconstruction import reconstruction
+from smoothnb.images import to_pil, to_pixels
+from smoothnb.interpolation import interpolate
+from smoothnb.inversion import Inversion, ddim_invert, reconstruct
+from smoothnb.latents import decode, encode
+from smoothnb.machine import describe
+from smoothnb.models import load_pipeline
+from smoothnb.null_text import null_text_invert
+from smoothnb.postcards.pictures import beyond
+from smoothnb.postcards.reader import load_reader
+from smoothnb.postcards.render import render
+from smoothnb.postcards.scene import COLOURS, edit, random_scenes
+from smoothnb.postcards.stream import held_out_prompts, held_out_scenes
+from smoothnb.sampling import generate
+from smoothnb.widgets import strip
+
+MODELS = ("base", "smooth")
+METRICS = {"mse": "MSE ↓", "ssim": "SSIM ↑", "psnr": "PSNR ↑", "short": "mean short of the bound", "worst": "worst"}
+EDIT_FIGURES = ("colour as asked", "thing kept", "psnr_to_the_true_answer", "psnr_unedited")
+PATH_FIGURES = ("istd", "mean_distance", "end_psnr")
+EDITS = {
+    "negative-prompt inversion": {"inner_steps": 0, "fixed_point_steps": 3},
+    "null-text, from the prompt": {"start": "prompt"},
+    "null-text, from the empty prompt": {"start": "empty"},
+}
+EDITED = (1 << 40) + 2
+"""Seed of the scenes whose colour is changed, which no training draws."""
+
+
+def guided(pipe, found: Inversion, guidance_scale: float) -> list[Image.Image]:
+    """Pictures drawn from an inversion with guidance and the empty prompt, as if nothing were amiss."""
+    return generate(
+        pipe, found.settings.prompts, 0, found.latents, found.settings.num_inference_steps, guidance_scale,
+        progress=False,
+    )  # fmt: skip
+
+
+class Bench:
+    """Pictures, prompts, and the ways to invert them that are compared."""
+
+    def __init__(self, options):
+        self.options = options
+        self.scenes, self.prompts = held_out_scenes(options.pictures), held_out_prompts(options.pictures)
+        odd = beyond()
+        self.pictures = to_pil(torch.cat([render(self.scenes), torch.stack(list(odd.values()))]))
+        self.prompts += list(odd)
+        self.pipes: dict[str, object] = {}
+
+    def pipe(self, model: str):
+        if model not in self.pipes:
+            self.pipes[model] = load_pipeline("postcard", smooth=model == "smooth")
+        return self.pipes[model]
+
+    def ddim(self, model: str, prompts: str | list[str], fixed_point_steps: int = 0) -> Inversion:
+        return ddim_invert(
+            self.pipe(model), self.pictures, prompts, self.options.steps, fixed_point_steps, self.options.cache, False
+        )
+
+    def null(self, model: str, pictures: list, prompts: list[str], **options) -> Inversion:
+        return null_text_invert(
+            self.pipe(model), pictures, prompts, self.options.guidance_scale, self.options.steps,
+            cache=self.options.cache, progress=False, **options,
+        )  # fmt: skip
+
+    def own(self, model: str) -> Inversion:
+        return self.null(model, self.pictures, self.prompts, shared=False)
+
+    def pairs(self, model: str) -> list[Inversion]:
+        """Of the pictures two by two, each two with one series."""
+        for start in range(0, len(self.pictures), 2):
+            pair = slice(start, start + 2)
+            yield self.null(model, self.pictures[pair], self.prompts[pair])
+            print(f"{model}: pair {start // 2 + 1} of {len(self.pictures) // 2}", flush=True)
+
+    def reconstructions(self, model: str) -> dict[str, Callable[[], list[Image.Image]]]:
+        pipe, w = self.pipe(model), self.options.guidance_scale
+        return {
+            "autoencoder alone": lambda: decode(pipe, encode(pipe, self.pictures)),
+            "DDIM, no guidance": lambda: reconstruct(pipe, self.ddim(model, self.prompts), False),
+            "DDIM without text, no guidance": lambda: reconstruct(pipe, self.ddim(model, ""), False),
+            "DDIM, 3 fixed-point steps, no guidance": lambda: reconstruct(
+                pipe, self.ddim(model, self.prompts, 3), False
+            ),
+            "DDIM, guidance": lambda: guided(pipe, self.ddim(model, self.prompts), w),
+            "negative-prompt inversion": lambda: reconstruct(
+                pipe, self.null(model, self.pictures, self.prompts, shared=False, inner_steps=0), False
+            ),
+            "null-text, own series": lambda: reconstruct(pipe, self.own(model), False),
+            "null-text, one series for two": lambda: [
+                picture for pair in self.pairs(model) for picture in reconstruct(pipe, pair, False)
+            ],
+        }
+
+    def edits(self, model: str) -> dict[str, dict[str, float]]:
+        """The colour in the prompt changed: how many pictures follow, and how near they are to the true answer."""
+        pipe, reader = self.pipe(model), load_reader()
+        scenes = [s for s, _ in zip(random_scenes(EDITED, land="meadow"), range(4 * self.options.edits), strict=False)]
+        scenes = [s for s in scenes if s.thing != "none"][: self.options.edits]
+        colours = [COLOURS[(COLOURS.index(s.colour) + 1 + i % 5) % 6] for i, s in enumerate(scenes)]
+        prompts, wanted = (
+            [f"a {c} {s.thing} in a meadow at {s.time}" for s, c in zip(scenes, chosen, strict=True)]
+            for chosen in ([s.colour for s in scenes], colours)
+        )
+        before = to_pil(render(scenes))
+        answer = to_pil(render([edit(s, colour=c) for s, c in zip(scenes, colours, strict=True)]))
+        found = {}
+        for name, how in EDITS.items():
+            inverted = self.null(model, before, prompts, shared=False, **how)
+            pictures = generate(
+                pipe, wanted, 0, inverted.latents, self.options.steps, self.options.guidance_scale, inverted.series,
+                progress=False,
+            )  # fmt: skip
+            readings = reader.read(to_pixels(pictures, pictures[0].height, pictures[0].width))
+            follow = [
+                r.agrees({"colour": c, "thing": s.thing}) for r, c, s in zip(readings, colours, scenes, strict=True)
+            ]
+            found[name] = {
+                "colour as asked": float(np.mean([f["colour"] for f in follow])),
+                "thing kept": float(np.mean([f["thing"] for f in follow])),
+                "PSNR beside the true answer": reconstruction(pictures, answer)["psnr"].mean().item(),
+                "PSNR of the unedited": reconstruction(reconstruct(pipe, inverted, False), before)["psnr"]
+                .mean()
+                .item(),
+            }
+        return found
+
+    def paths(self, model: str, folder: Path) -> dict[str, dict]:
+        """Between the two pictures of each pair: evenness of the way, and how near its ends are to the pictures."""
+        pipe, own, ratios = self.pipe(model), self.own(model), np.linspace(0, 1, 11)
+        figures: dict[str, dict[str, list]] = {
+            name: {"distances": [], "ends": []} for name in ("one series", "own series")
+        }
+        for number, shared in zip(range(self.options.paths), self.pairs(model), strict=False):
+            rows = {}
+            ends = self.pictures[2 * number : 2 * number + 2]
+            for name, (a, b) in {
+                "one series": (shared[0], shared[1]), "own series": (own[2 * number], own[2 * number + 1])
+            }.items():  # fmt: skip
+                frames = rows[name] = list(interpolate(pipe, a, b, ratios, batch_size=11))
+                pixels = to_pixels(frames, frames[0].height, frames[0].width)
+                figures[name]["distances"].append((pixels[1:] - pixels[:-1]).flatten(1).norm(dim=1).tolist())
+                figures[name]["ends"] += reconstruction([frames[0], frames[-1]], ends)["psnr"].tolist()
+            strip(rows, [f"{r:.1f}" for r in ratios], size=96).save(folder / f"{model}-path-{number}.png")
+        for found in figures.values():
+            found["istd"] = float(np.std(found["distances"], axis=1).mean())
+            found["mean_distance"] = float(np.mean(found["distances"]))
+            found["end_psnr"] = float(np.mean(found["ends"]))
+        return figures
+
+
+def summary(values: dict[str, Tensor], bound: dict[str, Tensor]) -> dict[str, float]:
+    short = bound["psnr"] - values["psnr"]
+    means = {name: x.mean().item() for name, x in values.items()}
+    each = [round(x, 3) for x in values["psnr"].tolist()]
+    return means | {"short": short.mean().item(), "worst": short.max().item(), "each": each}
+
+
+def table(results: dict, group: str) -> str:
+    lines = ["| | | " + " | ".join(METRICS.values()) + " |", "|---" * (len(METRICS) + 2) + "|"]
+    for model in MODELS:
+        for name, found in results.get(model, {}).get("reconstruction", {}).items():
+            digits = {"mse": 5, "ssim": 4}
+            cells = [f"{found[group][key]:.{digits.get(key, 2)}f}" for key in METRICS]
+            lines.append(f"| {model} | {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def simple_table(results: dict, what: str, keys: Sequence[str]) -> str:
+    lines = ["| | | " + " | ".join(keys) + " |", "|---" * (len(keys) + 2) + "|"]
+    for model in MODELS:
+        for name, found in results.get(model, {}).get(what, {}).items():
+            lines.append(f"| {model} | {name} | " + " | ".join(f"{found[key]:.3f}" for key in keys) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pictures", type=int, default=32, help="held-out scenes, an even number")
+    parser.add_argument("--edits", type=int, default=16, help="pictures whose colour is changed")
+    parser.add_argument("--paths", type=int, default=8, help="pairs to walk between")
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--guidance-scale", type=float, default=7.5)
+    parser.add_argument("--cache", type=Path, help="folder to keep inversions in")
+    parser.add_argument("--output", type=Path, required=True, help="write figures here: .json, .md and strips")
+    options = parser.parse_args()
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    settings = {k: v for k, v in vars(options).items() if k not in ("cache", "output")}
+    file = options.output.with_suffix(".json")
+    results = json.loads(file.read_text()) if file.is_file() else {"settings": settings}
+    if results["settings"] != settings:
+        raise SystemExit(f"{file} was measured with {results['settings']}, not {settings}: give another --output")
+    results["machine"] = describe(load_pipeline("postcard").device)
+    bench, count = Bench(options), options.pictures
+
+    def write() -> None:
+        file.write_text(json.dumps(results, indent=1) + "\n")
+        parts = {
+            f"{count} held-out renders": table(results, "held_out"),
+            "Four pictures that the postcard world does not hold": table(results, "beyond"),
+            "Another colour in the prompt": simple_table(results, "edits", list(next(iter(found.values()))))
+            if (found := results.get("base", {}).get("edits"))
+            else "",
+            "Between two pictures": simple_table(results, "paths", ["istd", "mean_distance", "end_psnr"]),
+        }
+        said = ", ".join(f"{k} {v}" for k, v in {**results["settings"], **results["machine"]}.items())
+        text = "\n\n".join(f"## {title}\n\n{body}" for title, body in parts.items())
+        options.output.with_suffix(".md").write_text(f"{text}\n\n{said}\n")
+
+    for model in MODELS:
+        own = results.setdefault(model, {})
+        rows, bound = own.setdefault("reconstruction", {}), None
+        for name, draw in bench.reconstructions(model).items():
+            if name in rows and bound is not None:
+                continue
+            found = reconstruction(draw(), bench.pictures)
+            bound = bound or found
+            groups = {"held_out": slice(None, count), "beyond": slice(count, None)}
+            rows[name] = {
+                group: summary({key: x[part] for key, x in found.items()}, {key: x[part] for key, x in bound.items()})
+                for group, part in groups.items()
+            }
+            print(model, name, {k: round(rows[name]["held_out"][k], 4) for k in METRICS}, flush=True)
+            write()
+        for what, measure in (("edits", bench.edits), ("paths", lambda m: bench.paths(m, options.output.parent))):
+            if what not in own:
+                own[what] = measure(model)
+                write()
+    write()
+
+
+if __name__ == "__main__":
+    main()
