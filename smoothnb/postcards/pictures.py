@@ -8,7 +8,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from smoothnb.images import to_pil
-from smoothnb.models import data_folder
 from smoothnb.postcards.render import render
 from smoothnb.postcards.scene import Scene
 
@@ -59,7 +58,7 @@ def _laid_over(below: Tensor, above: Tensor, ground: Tensor) -> Tensor:
     return torch.where((above - ground).abs().amax(0) > 0.004, above, below)
 
 
-def write_pictures(output: Path = data_folder() / "pictures", size: int = 256) -> None:
+def write_pictures(output: Path = Path("data/pictures"), size: int = 256) -> None:
     """Writes the example pictures, and the two sailboats that no scene has.
 
     Args:
