@@ -19,6 +19,8 @@ from smoothnb.soap import Soap
 STARTS = ("prompt", "empty")
 FIRST_RATE, LAST_RATE = 0.05, 0.02
 """Length of an inner step at x_T and at x_1, as root mean square beside embeddings of about 1."""
+LAST_PART, LAST_EFFORT = 0.1, 3
+"""In this part of the sampling steps, the last, this many times as many inner steps: what they leave, none mends."""
 
 
 def null_text_invert(
@@ -44,7 +46,8 @@ def null_text_invert(
     The sampler's step is linear in the noise that the model finds under ∅_t, so each picture says at once which noise
     would be right, and what is left is to fit it. The UNet is frozen and sees all pictures in one batch; `Soap`
     descends, and keeps what it knows of the problem from one t to the next. An inner step is one forward and one
-    backward pass; the best embedding met is kept, and the last step's is where the next t starts.
+    backward pass; the best embedding met is kept, and the last step's is where the next t starts. What one t leaves,
+    the next ones mend; the last tenth of them, which nothing follows, may take three times as many inner steps.
 
     Interrupted (Ctrl-C), the steps that are done are kept, and those that are not get the last embedding found.
 
@@ -54,8 +57,8 @@ def null_text_invert(
         prompt: For all pictures, or one for each.
         guidance_scale: w, above 1.
         num_inference_steps: Of the sampler.
-        inner_steps: For each t, at most. 0 keeps the start: with "prompt" that is negative-prompt inversion (Miyake et
-            al. 2023), which costs nothing beyond DDIM inversion.
+        inner_steps: For each t, at most, and three times as many in the last tenth. 0 keeps the start: with "prompt"
+            that is negative-prompt inversion (Miyake et al. 2023), which costs nothing beyond DDIM inversion.
         shared: Whether several pictures share one series (Eq. 5). Otherwise each gets its own, in the same batch.
         start: Where ∅_T is sought first: "prompt", the prompts' own embedding (their mean where a series is shared),
             under which guidance has no effect, or "empty", that of the empty prompt, as Mokady et al. do.
@@ -107,7 +110,8 @@ def null_text_invert(
 
                 rate = FIRST_RATE + (LAST_RATE - FIRST_RATE) * index / num_inference_steps
                 limit = tolerance / slope.square().item()
-                best, under_it, null = _fit(noise, null, (target - without) / slope, inner_steps, limit, rate, soap)
+                effort = inner_steps * (LAST_EFFORT if index >= (1 - LAST_PART) * num_inference_steps else 1)
+                best, under_it, null = _fit(noise, null, (target - without) / slope, effort, limit, rate, soap)
                 x = without + slope * under_it
                 series.append(best)
                 bar.set_postfix(error=f"{(x - target).square().mean().item():.1e}")

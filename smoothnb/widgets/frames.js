@@ -29,7 +29,8 @@ function render({ model, el }) {
     if (found < 0) return;
     const name = `_picture_${row}_${found}`;
     if (!addresses.has(name)) {
-      addresses.set(name, URL.createObjectURL(new Blob([get(name)], { type: "image/png" })));
+      const bytes = Uint8Array.from(atob(get(name)), (character) => character.charCodeAt(0));
+      addresses.set(name, URL.createObjectURL(new Blob([bytes], { type: "image/png" })));
     }
     if (image.src !== addresses.get(name)) image.src = addresses.get(name);
   };

@@ -1,5 +1,6 @@
 """What the sliders and the pad share: rows of pictures, sent to the browser once, and swapped there."""
 
+import base64
 import io
 import threading
 from collections.abc import Sequence
@@ -68,7 +69,7 @@ class FrameViewer(anywidget.AnyWidget):
         self._lock = threading.RLock()
         self.frames: dict[str, list[Image.Image | None]] = {name: [None] * count for name in names}
         self.add_traits(
-            **{_trait(r, i): traitlets.Bytes().tag(sync=True) for r in range(len(self.frames)) for i in range(count)}
+            **{_trait(r, i): traitlets.Unicode().tag(sync=True) for r in range(len(self.frames)) for i in range(count)}
         )
         super().__init__(
             _names=list(names), _captions=[list(row) for row in captions], _width=width,
@@ -84,7 +85,8 @@ class FrameViewer(anywidget.AnyWidget):
         """Takes a picture in, and shows it where none is nearer."""
         if not isinstance(frame, Image.Image):
             raise TypeError(f"expected frames as PIL images, got {type(frame).__name__}")
-        encoded = png(frame, self._width)
+        # As text: Colab has lost binary messages of widgets that are not ipywidgets' own.
+        encoded = base64.b64encode(png(frame, self._width)).decode()
         with self._lock:
             self.frames[self._names[row]][place] = frame
             setattr(self, _trait(row, place), encoded)

@@ -1,3 +1,4 @@
+import base64
 import io
 
 import pytest
@@ -15,7 +16,7 @@ def frames(levels=LEVELS):
 
 def state(slider):
     place = slider._shown[slider.level][slider.index]
-    picture = Image.open(io.BytesIO(getattr(slider, f"_picture_{slider.level}_{place}")))
+    picture = Image.open(io.BytesIO(base64.b64decode(getattr(slider, f"_picture_{slider.level}_{place}"))))
     return slider.level, slider.smoothness, slider._levels[slider.level], slider.index, picture.getpixel((0, 0))[0]
 
 

@@ -1,3 +1,4 @@
+import base64
 import io
 
 import numpy as np
@@ -18,9 +19,10 @@ def frames(greys=GREYS, size=(8, 4)):
 def shown(slider, row=0):
     """The grey of the picture that the browser shows in a row."""
     place = slider._shown[row][slider.index]
-    return (
-        Image.open(io.BytesIO(getattr(slider, f"_picture_{row}_{place}"))).getpixel((0, 0))[0] if place >= 0 else None
-    )
+    if place < 0:
+        return None
+    picture = Image.open(io.BytesIO(base64.b64decode(getattr(slider, f"_picture_{row}_{place}"))))
+    return picture.getpixel((0, 0))[0]
 
 
 def state(slider):

@@ -1,3 +1,4 @@
+import base64
 import io
 
 import numpy as np
@@ -15,7 +16,7 @@ def frames(count):
 
 def state(pad):
     place = pad._shown[pad.level][pad.index]
-    picture = Image.open(io.BytesIO(getattr(pad, f"_picture_{pad.level}_{place}")))
+    picture = Image.open(io.BytesIO(base64.b64decode(getattr(pad, f"_picture_{pad.level}_{place}"))))
     return pad.u, pad.v, pad.index, pad.level, picture.getpixel((0, 0))[0] // 10
 
 
