@@ -1,6 +1,6 @@
 """What inversion brings back, of base and smooth model: reconstruction, edits, and the way between two real pictures.
 
-    python benchmarks/inversion.py --output docs/results/inversion/shipped --cache runs/inversions
+    python benchmarks/inversion.py --output docs/results/inversion/shipped
 
 Pictures are renders of held-out scenes with their captions, in pairs, and four that the postcard world does not hold.
 Figures are written when they are there, and inversions are kept in the cache: the same command goes on where it was
@@ -9,12 +9,13 @@ broken off.
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+from smoothness import deviations, interval
 from torch import Tensor
 
 from smoothnb.evaluation.reconstruction import reconstruction
@@ -34,14 +35,30 @@ from smoothnb.sampling import generate
 from smoothnb.widgets import strip
 
 MODELS = ("base", "smooth")
-METRICS = {"mse": "MSE ↓", "ssim": "SSIM ↑", "psnr": "PSNR ↑", "short": "mean short of the bound", "worst": "worst"}
-EDIT_FIGURES = ("colour as asked", "thing kept", "psnr_to_the_true_answer", "psnr_unedited")
-PATH_FIGURES = ("istd", "mean_distance", "end_psnr")
+METRICS = {
+    "mse": "MSE ↓",
+    "ssim": "SSIM ↑",
+    "psnr": "PSNR ↑",
+    "short": "dB short of the bound",
+    "worst": "worst picture",
+}
+DIGITS = {"mse": 5, "ssim": 4}
+"""Behind the point; else 2."""
+EDIT_FIGURES = {
+    "follows": "new colour read", "kept": "thing kept", "answer": "dB beside the true answer",
+    "unedited": "dB without the edit",
+}  # fmt: skip
+PATH_FIGURES = {
+    "istd": "ISTD ↓", "change": "beside the first row, 95 %", "mean_distance": "mean distance",
+    "ends": "dB of the ends ↑",
+}  # fmt: skip
 EDITS = {
-    "negative-prompt inversion": {"inner_steps": 0, "fixed_point_steps": 3},
+    "negative-prompt inversion, 3 fixed-point steps": {"inner_steps": 0, "fixed_point_steps": 3},
     "null-text, from the prompt": {"start": "prompt"},
     "null-text, from the empty prompt": {"start": "empty"},
 }
+STRIPS = 3
+"""How many ways between two pictures are kept as strips."""
 EDITED = (1 << 40) + 2
 """Seed of the scenes whose colour is changed, which no training draws."""
 
@@ -52,6 +69,10 @@ def guided(pipe, found: Inversion, guidance_scale: float) -> list[Image.Image]:
         pipe, found.settings.prompts, 0, found.latents, found.settings.num_inference_steps, guidance_scale,
         progress=False,
     )  # fmt: skip
+
+
+BASE_ALONE = ("DDIM without text, no guidance", "DDIM, 3 fixed-point steps, no guidance", "negative-prompt inversion")
+"""Ways to invert that are compared in one model alone, as are edits: their question is not which model is smooth."""
 
 
 class Bench:
@@ -76,6 +97,7 @@ class Bench:
         )
 
     def null(self, model: str, pictures: list, prompts: list[str], **options) -> Inversion:
+        options = {"inner_steps": self.options.inner_steps} | options
         return null_text_invert(
             self.pipe(model), pictures, prompts, self.options.guidance_scale, self.options.steps,
             cache=self.options.cache, progress=False, **options,
@@ -84,7 +106,7 @@ class Bench:
     def own(self, model: str) -> Inversion:
         return self.null(model, self.pictures, self.prompts, shared=False)
 
-    def pairs(self, model: str) -> list[Inversion]:
+    def pairs(self, model: str) -> Iterator[Inversion]:
         """Of the pictures two by two, each two with one series."""
         for start in range(0, len(self.pictures), 2):
             pair = slice(start, start + 2)
@@ -110,7 +132,7 @@ class Bench:
             ],
         }
 
-    def edits(self, model: str) -> dict[str, dict[str, float]]:
+    def edits(self, model: str, folder: Path) -> dict[str, dict[str, float]]:
         """The colour in the prompt changed: how many pictures follow, and how near they are to the true answer."""
         pipe, reader = self.pipe(model), load_reader()
         scenes = [s for s, _ in zip(random_scenes(EDITED, land="meadow"), range(4 * self.options.edits), strict=False)]
@@ -122,7 +144,7 @@ class Bench:
         )
         before = to_pil(render(scenes))
         answer = to_pil(render([edit(s, colour=c) for s, c in zip(scenes, colours, strict=True)]))
-        found = {}
+        found, sheet = {}, {"before": before, "the true answer": answer}
         for name, how in EDITS.items():
             inverted = self.null(model, before, prompts, shared=False, **how)
             pictures = generate(
@@ -134,37 +156,40 @@ class Bench:
                 r.agrees({"colour": c, "thing": s.thing}) for r, c, s in zip(readings, colours, scenes, strict=True)
             ]
             found[name] = {
-                "colour as asked": float(np.mean([f["colour"] for f in follow])),
-                "thing kept": float(np.mean([f["thing"] for f in follow])),
-                "PSNR beside the true answer": reconstruction(pictures, answer)["psnr"].mean().item(),
-                "PSNR of the unedited": reconstruction(reconstruct(pipe, inverted, False), before)["psnr"]
-                .mean()
-                .item(),
+                "follows": float(np.mean([f["colour"] for f in follow])),
+                "kept": float(np.mean([f["thing"] for f in follow])),
+                "answer": reconstruction(pictures, answer)["psnr"].mean().item(),
+                "unedited": reconstruction(reconstruct(pipe, inverted, False), before)["psnr"].mean().item(),
             }
+            sheet[name] = pictures
+        strip({name: row[:8] for name, row in sheet.items()}, size=96).save(folder / f"{model}-edits.png")
         return found
 
     def paths(self, model: str, folder: Path) -> dict[str, dict]:
         """Between the two pictures of each pair: evenness of the way, and how near its ends are to the pictures."""
-        pipe, own, ratios = self.pipe(model), self.own(model), np.linspace(0, 1, 11)
-        figures: dict[str, dict[str, list]] = {
-            name: {"distances": [], "ends": []} for name in ("one series", "own series")
-        }
+        pipe, ratios = self.pipe(model), np.linspace(0, 1, 11)
+        own = list(self.own(model))
+        names = ("one series", "own series, mixed")
+        distances, psnrs = {name: [] for name in names}, {name: [] for name in names}
         for number, shared in zip(range(self.options.paths), self.pairs(model), strict=False):
             rows = {}
-            ends = self.pictures[2 * number : 2 * number + 2]
-            for name, (a, b) in {
-                "one series": (shared[0], shared[1]), "own series": (own[2 * number], own[2 * number + 1])
-            }.items():  # fmt: skip
+            pair = slice(2 * number, 2 * number + 2)
+            for name, (a, b) in zip(names, (shared, own[pair]), strict=True):
                 frames = rows[name] = list(interpolate(pipe, a, b, ratios, batch_size=11))
                 pixels = to_pixels(frames, frames[0].height, frames[0].width)
-                figures[name]["distances"].append((pixels[1:] - pixels[:-1]).flatten(1).norm(dim=1).tolist())
-                figures[name]["ends"] += reconstruction([frames[0], frames[-1]], ends)["psnr"].tolist()
-            strip(rows, [f"{r:.1f}" for r in ratios], size=96).save(folder / f"{model}-path-{number}.png")
-        for found in figures.values():
-            found["istd"] = float(np.std(found["distances"], axis=1).mean())
-            found["mean_distance"] = float(np.mean(found["distances"]))
-            found["end_psnr"] = float(np.mean(found["ends"]))
-        return figures
+                distances[name].append((pixels[1:] - pixels[:-1]).flatten(1).norm(dim=1).tolist())
+                psnrs[name] += reconstruction([frames[0], frames[-1]], self.pictures[pair])["psnr"].tolist()
+            if number < STRIPS:
+                strip(rows, [f"η = {r:.1f}" for r in ratios], size=96).save(folder / f"{model}-path-{number}.png")
+        return {
+            name: {
+                "istd": float(deviations({"distances": distances[name]}).mean()),
+                "mean_distance": float(np.mean(distances[name])),
+                "ends": float(np.mean(psnrs[name])),
+                "distances": distances[name],
+            }
+            for name in names
+        }
 
 
 def summary(values: dict[str, Tensor], bound: dict[str, Tensor]) -> dict[str, float]:
@@ -174,21 +199,21 @@ def summary(values: dict[str, Tensor], bound: dict[str, Tensor]) -> dict[str, fl
     return means | {"short": short.mean().item(), "worst": short.max().item(), "each": each}
 
 
-def table(results: dict, group: str) -> str:
-    lines = ["| | | " + " | ".join(METRICS.values()) + " |", "|---" * (len(METRICS) + 2) + "|"]
-    for model in MODELS:
-        for name, found in results.get(model, {}).get("reconstruction", {}).items():
-            digits = {"mse": 5, "ssim": 4}
-            cells = [f"{found[group][key]:.{digits.get(key, 2)}f}" for key in METRICS]
-            lines.append(f"| {model} | {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+def compare_paths(results: dict) -> None:
+    """Notes beside each way's ISTD how it changes from the first one's, with the interval over pairs."""
+    ways = [way for model in MODELS for way in results.get(model, {}).get("paths", {}).values()]
+    for way in ways:
+        low, high = interval(deviations(way), deviations(ways[0]))
+        way["change"] = "" if way is ways[0] else f"{way['istd'] / ways[0]['istd'] - 1:+.1%}, {low:+.0%} to {high:+.0%}"
 
 
-def simple_table(results: dict, what: str, keys: Sequence[str]) -> str:
-    lines = ["| | | " + " | ".join(keys) + " |", "|---" * (len(keys) + 2) + "|"]
+def table(results: dict, what: str, columns: Mapping[str, str], group: str | None = None) -> str:
+    lines = ["| | | " + " | ".join(columns.values()) + " |", "|---" * (len(columns) + 2) + "|"]
     for model in MODELS:
         for name, found in results.get(model, {}).get(what, {}).items():
-            lines.append(f"| {model} | {name} | " + " | ".join(f"{found[key]:.3f}" for key in keys) + " |")
+            found = found if group is None else found[group]
+            cells = [f"{found[key]:{DIGITS.get(key, '.2f')}}" for key in columns]
+            lines.append(f"| {model} | {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -196,10 +221,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", type=int, default=32, help="held-out scenes, an even number")
     parser.add_argument("--edits", type=int, default=16, help="pictures whose colour is changed")
-    parser.add_argument("--paths", type=int, default=8, help="pairs to walk between")
+    parser.add_argument("--paths", type=int, default=12, help="pairs to walk between")
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--guidance-scale", type=float, default=7.5)
-    parser.add_argument("--cache", type=Path, help="folder to keep inversions in")
+    parser.add_argument("--inner-steps", type=int, default=5, help="of null-text inversion")
+    parser.add_argument("--cache", type=Path, default=Path("runs/inversions"), help="folder to keep inversions in")
     parser.add_argument("--output", type=Path, required=True, help="write figures here: .json, .md and strips")
     options = parser.parse_args()
     options.output.parent.mkdir(parents=True, exist_ok=True)
@@ -212,14 +238,13 @@ def main() -> None:
     bench, count = Bench(options), options.pictures
 
     def write() -> None:
+        compare_paths(results)
         file.write_text(json.dumps(results, indent=1) + "\n")
         parts = {
-            f"{count} held-out renders": table(results, "held_out"),
-            "Four pictures that the postcard world does not hold": table(results, "beyond"),
-            "Another colour in the prompt": simple_table(results, "edits", list(next(iter(found.values()))))
-            if (found := results.get("base", {}).get("edits"))
-            else "",
-            "Between two pictures": simple_table(results, "paths", ["istd", "mean_distance", "end_psnr"]),
+            f"{count} held-out renders": table(results, "reconstruction", METRICS, "held_out"),
+            "Four pictures that the postcard world does not hold": table(results, "reconstruction", METRICS, "beyond"),
+            f"Another colour in the prompt, {options.edits} pictures": table(results, "edits", EDIT_FIGURES),
+            f"Between two pictures, {options.paths} pairs": table(results, "paths", PATH_FIGURES),
         }
         said = ", ".join(f"{k} {v}" for k, v in {**results["settings"], **results["machine"]}.items())
         text = "\n\n".join(f"## {title}\n\n{body}" for title, body in parts.items())
@@ -229,7 +254,7 @@ def main() -> None:
         own = results.setdefault(model, {})
         rows, bound = own.setdefault("reconstruction", {}), None
         for name, draw in bench.reconstructions(model).items():
-            if name in rows and bound is not None:
+            if (name in rows and bound is not None) or (name in BASE_ALONE and model != "base"):
                 continue
             found = reconstruction(draw(), bench.pictures)
             bound = bound or found
@@ -240,9 +265,9 @@ def main() -> None:
             }
             print(model, name, {k: round(rows[name]["held_out"][k], 4) for k in METRICS}, flush=True)
             write()
-        for what, measure in (("edits", bench.edits), ("paths", lambda m: bench.paths(m, options.output.parent))):
-            if what not in own:
-                own[what] = measure(model)
+        for what, measure in {"edits": bench.edits, "paths": bench.paths}.items():
+            if what not in own and (what, model) != ("edits", "smooth"):
+                own[what] = measure(model, options.output.parent)
                 write()
     write()
 

@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from smoothnb.models import UnknownWordsWarning, load_pipeline
     from smoothnb.null_text import null_text_invert
     from smoothnb.objective import RunningConstant, base_loss, unit_directions, variation_regularizer
+    from smoothnb.postcards.pictures import example_picture
     from smoothnb.sampling import Step, generate, sample
     from smoothnb.schedule import Schedule
     from smoothnb.training import TrainConfig, train
-    from smoothnb.widgets import BlendSlider, LivePlot, MixingPad, MixingSlider, pad_weights, strip
+    from smoothnb.widgets import BlendSlider, LivePlot, MixingPad, MixingSlider, PictureUpload, pad_weights, strip
 
 _HOME = {
     "slerp": "latents",
@@ -28,6 +29,7 @@ _HOME = {
     "decode": "latents",
     "load_pipeline": "models",
     "UnknownWordsWarning": "models",
+    "example_picture": "postcards.pictures",
     "attach_lora": "lora",
     "set_smoothness": "lora",
     "Schedule": "schedule",
@@ -53,16 +55,17 @@ _HOME = {
     "BlendSlider": "widgets",
     "MixingPad": "widgets",
     "pad_weights": "widgets",
+    "PictureUpload": "widgets",
     "LivePlot": "widgets",
     "strip": "widgets",
 }
 
 __all__ = [
-    "slerp", "mix", "seeded_noise", "encode", "decode", "load_pipeline", "UnknownWordsWarning", "attach_lora",
-    "set_smoothness", "Schedule", "base_loss", "variation_regularizer", "unit_directions", "RunningConstant",
-    "TrainConfig", "train", "sample", "generate", "Step", "interpolate", "coarse_to_fine", "ddim_invert",
-    "null_text_invert", "reconstruct", "Inversion", "istd", "ISTD", "reconstruction", "MixingSlider", "BlendSlider",
-    "MixingPad", "pad_weights", "LivePlot", "strip",
+    "slerp", "mix", "seeded_noise", "encode", "decode", "load_pipeline", "UnknownWordsWarning", "example_picture",
+    "attach_lora", "set_smoothness", "Schedule", "base_loss", "variation_regularizer", "unit_directions",
+    "RunningConstant", "TrainConfig", "train", "sample", "generate", "Step", "interpolate", "coarse_to_fine",
+    "ddim_invert", "null_text_invert", "reconstruct", "Inversion", "istd", "ISTD", "reconstruction",
+    "MixingSlider", "BlendSlider", "MixingPad", "pad_weights", "PictureUpload", "LivePlot", "strip",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 
 from smoothnb.images import to_pil
+from smoothnb.models import data_folder
 from smoothnb.postcards.render import render
 from smoothnb.postcards.scene import Scene
 
@@ -25,6 +27,27 @@ EXAMPLES = {
     ),
 }
 """By file name in data/pictures: caption and scene."""
+BEYOND = {"two_sailboats": "a red sailboat at sea at noon"}
+"""Likewise, with the captions of those that no scene has."""
+
+
+def example_picture(name: str) -> tuple[Image.Image, str]:
+    """A picture that ships with the package, and a prompt that says what is on it.
+
+    Args:
+        name: "house", "lighthouse", or "two_sailboats", of which the postcard world knows only one at a time.
+
+    Returns:
+        An RGB picture of 256×256 pixels, and the prompt.
+
+    Raises:
+        ValueError: If there is no picture of that name.
+    """
+    prompts = {name: prompt for name, (prompt, _) in EXAMPLES.items()} | BEYOND
+    if name not in prompts:
+        raise ValueError(f"expected one of {', '.join(prompts)}, got {name!r}")
+    with Image.open(data_folder() / "pictures" / f"{name}.png") as picture:
+        return picture.convert("RGB"), prompts[name]
 
 
 def beyond(size: int = 128) -> Renders:
@@ -36,9 +59,7 @@ def beyond(size: int = 128) -> Renders:
     boats = Scene(time="noon", land="sea", thing="sailboat", colour="red", x=36, y=84, size=40, sun_x=64, ridges=1)
     boat = replace(boats, colour="white", x=92, y=90, size=44)
     house = Scene(time="sunset", land="meadow", thing="house", colour="red", x=70, y=86, size=46, sun_x=30, sun_y=58)
-    pine = Scene(
-        time="noon", land="snow", thing="pine", colour="green", x=34, y=88, size=50, sun_x=60, sun_y=22
-    )  # fmt: skip
+    pine = Scene(time="noon", land="snow", thing="pine", colour="green", x=34, y=88, size=50, sun_x=60, sun_y=22)
     balloon = replace(pine, thing="balloon", colour="purple", x=88, y=44, size=44)
     night = Scene(time="night", land="desert", thing="lighthouse", colour="white", x=44, y=84, size=48, sun_x=100)
     left, right, red, white, below, above, tower = render(
@@ -59,14 +80,15 @@ def _laid_over(below: Tensor, above: Tensor, ground: Tensor) -> Tensor:
 
 
 def write_pictures(output: Path = Path("data/pictures"), size: int = 256) -> None:
-    """Writes the example pictures, and the two sailboats that no scene has.
+    """Writes the example pictures.
 
     Args:
         output: Folder for the PNGs.
         size: Side of the pictures in pixels.
     """
     output.mkdir(parents=True, exist_ok=True)
-    renders = render([scene for _, scene in EXAMPLES.values()], size)
-    pictures = to_pil(torch.stack([*renders, beyond(size)["a red sailboat at sea at noon"]]))
-    for name, picture in zip([*EXAMPLES, "two_sailboats"], pictures, strict=True):
+    renders = dict(zip(EXAMPLES, render([scene for _, scene in EXAMPLES.values()], size), strict=True))
+    odd = beyond(size)
+    renders |= {name: odd[prompt] for name, prompt in BEYOND.items()}
+    for name, picture in zip(renders, to_pil(torch.stack(list(renders.values()))), strict=True):
         picture.save(output / f"{name}.png", optimize=True)
