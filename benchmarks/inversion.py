@@ -42,8 +42,8 @@ METRICS = {
     "short": "dB short of the bound",
     "worst": "worst picture",
 }
-DIGITS = {"mse": 5, "ssim": 4}
-"""Behind the point; else 2."""
+DIGITS = {"mse": ".5f", "ssim": ".4f", "follows": ".0%", "kept": ".0%", "change": ""}
+"""Formats of figures; two digits behind the point for all others."""
 EDIT_FIGURES = {
     "follows": "new colour read", "kept": "thing kept", "answer": "dB beside the true answer",
     "unedited": "dB without the edit",
@@ -224,7 +224,7 @@ def main() -> None:
     parser.add_argument("--paths", type=int, default=12, help="pairs to walk between")
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--guidance-scale", type=float, default=7.5)
-    parser.add_argument("--inner-steps", type=int, default=5, help="of null-text inversion")
+    parser.add_argument("--inner-steps", type=int, default=3, help="of null-text inversion")
     parser.add_argument("--cache", type=Path, default=Path("runs/inversions"), help="folder to keep inversions in")
     parser.add_argument("--output", type=Path, required=True, help="write figures here: .json, .md and strips")
     options = parser.parse_args()
