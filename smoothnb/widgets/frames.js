@@ -22,19 +22,36 @@ function render({ model, el }) {
   const width = `${get("_width")}px`;
   const stopping = [];
 
-  // Pictures come once and never change: each gets its address when it is first shown.
+  // Pictures come once and never change: each is unpacked once.
   const addresses = new Map();
-  const show = (image, row, place) => {
-    const found = get("_shown")[row][place];
-    if (found < 0) return;
-    const name = `_picture_${row}_${found}`;
+  const address = (name) => {
     if (!addresses.has(name)) {
       const bytes = Uint8Array.from(atob(get(name)), (character) => character.charCodeAt(0));
       addresses.set(name, URL.createObjectURL(new Blob([bytes], { type: "image/png" })));
     }
-    if (image.src !== addresses.get(name)) image.src = addresses.get(name);
+    return addresses.get(name);
+  };
+  const show = (image, row, place) => {
+    const found = get("_shown")[row][place];
+    if (found < 0) return;
+    const source = address(`_picture_${row}_${found}`);
+    if (image.src !== source) image.src = source;
   };
   stopping.push(() => addresses.forEach((address) => URL.revokeObjectURL(address)));
+
+  // One after the other, pictures are decoded before they are asked for: the first move is as quick as later ones.
+  const decoded = new Map();
+  const all = names.flatMap((_, row) => [...Array(places).keys()].map((place) => `_picture_${row}_${place}`));
+  let decoding = false;
+  const decode = async () => {
+    if (decoding) return;
+    decoding = true;
+    for (let name; (name = all.find((name) => get(name) && !decoded.has(name))); ) {
+      decoded.set(name, Object.assign(new Image(), { src: address(name) }));
+      await decoded.get(name).decode().catch(() => {});
+    }
+    decoding = false;
+  };
 
   const move = (key, value) => {
     if (value === get(key)) return;
@@ -160,8 +177,13 @@ function render({ model, el }) {
 
   const refresh = () => refreshers.forEach((refresher) => refresher());
   refresh();
+  decode();
   model.on("change", refresh);
-  stopping.push(() => model.off("change", refresh));
+  model.on("change", decode);
+  stopping.push(() => {
+    model.off("change", refresh);
+    model.off("change", decode);
+  });
 
   el.classList.add("smoothnb");
   // Arrow keys would also move from cell to cell.
