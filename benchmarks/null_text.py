@@ -72,7 +72,7 @@ def published(pipe, images, prompts: list[str], guidance_scale: float, steps: in
         with torch.no_grad():
             now = [step(x, t, null, c) for x, c in zip(now, conditionals, strict=True)]
         series.append(null.detach())
-    pipe.unet.requires_grad_(False).zero_grad()
+    pipe.unet.zero_grad()
     return found, torch.cat(series)
 
 
@@ -86,7 +86,6 @@ def errors(pipe, found: Inversion, series: Tensor, guidance_scale: float) -> lis
 def whole(options) -> dict:
     """Both methods on pairs of postcards: seconds, errors, and how many times faster the same error is reached."""
     pipe = load_pipeline("postcard", dtype=torch.float32)
-    pipe.unet.requires_grad_(False)
     scenes, prompts = held_out_scenes(2 * options.pairs), held_out_prompts(2 * options.pairs)
     w, rows = options.guidance_scale, []
     for pair in range(options.pairs):

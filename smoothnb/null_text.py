@@ -2,7 +2,8 @@
 
 import copy
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -95,7 +96,7 @@ def null_text_invert(
     scheduler = copy.deepcopy(pipe.scheduler)
     scheduler.register_to_config(prediction_type="epsilon")
     scheduler.set_timesteps(num_inference_steps, device=pipe.device)
-    with progress_bar(num_inference_steps, "null text", progress) as bar:
+    with _frozen(pipe.unet), progress_bar(num_inference_steps, "null text", progress) as bar:
         try:
             for index, t in enumerate(scheduler.timesteps):
                 target = found.trajectory[-2 - index]
@@ -129,6 +130,19 @@ def null_text_invert(
     if file is not None:
         inversion.save(file)
     return inversion
+
+
+@contextmanager
+def _frozen(module: torch.nn.Module) -> Iterator[None]:
+    """Meanwhile no weight asks for a gradient: a forward pass then keeps nothing for them."""
+    trained = [p for p in module.parameters() if p.requires_grad]
+    try:
+        for p in trained:
+            p.requires_grad_(False)
+        yield
+    finally:
+        for p in trained:
+            p.requires_grad_(True)
 
 
 def _fit(

@@ -105,6 +105,22 @@ def test_finished_inversions_are_found_in_the_cache(tiny_pipe, tmp_path, monkeyp
         null_text_invert(tiny_pipe, picture, "a house", 4.0, **options)
 
 
+def test_weights_are_frozen_while_the_series_is_sought_and_left_as_they_were(tiny_pipe, monkeypatch):
+    weights = list(tiny_pipe.unet.parameters())
+    before, seen = [p.requires_grad for p in weights], []
+    assert any(before)
+
+    def watched(*args):
+        seen.append(any(p.requires_grad for p in weights))
+        return _fit(*args)
+
+    monkeypatch.setattr("smoothnb.null_text._fit", watched)
+    picture = generate(tiny_pipe, "a house", 1, num_inference_steps=2, progress=False)
+    null_text_invert(tiny_pipe, picture, "a house", 3.0, 2, inner_steps=1, progress=False)
+    assert seen == [False, False]
+    assert [p.requires_grad for p in weights] == before
+
+
 def test_noise_that_is_not_finite_is_an_error(tiny_pipe, monkeypatch):
     picture = generate(tiny_pipe, "a house", 1, num_inference_steps=2, progress=False)
     monkeypatch.setattr("smoothnb.null_text.predict", lambda pipe, schedule, x, t, embeds: x * torch.nan)

@@ -43,15 +43,17 @@ function render({ model, el }) {
   const decoded = new Map();
   const all = names.flatMap((_, row) => [...Array(places).keys()].map((place) => `_picture_${row}_${place}`));
   let decoding = false;
+  let closed = false;
   const decode = async () => {
     if (decoding) return;
     decoding = true;
-    for (let name; (name = all.find((name) => get(name) && !decoded.has(name))); ) {
+    for (let name; !closed && (name = all.find((name) => get(name) && !decoded.has(name))); ) {
       decoded.set(name, Object.assign(new Image(), { src: address(name) }));
       await decoded.get(name).decode().catch(() => {});
     }
     decoding = false;
   };
+  stopping.push(() => (closed = true));
 
   const move = (key, value) => {
     if (value === get(key)) return;
