@@ -16,10 +16,21 @@ if TYPE_CHECKING:
     from smoothnb.null_text import null_text_invert
     from smoothnb.objective import RunningConstant, base_loss, unit_directions, variation_regularizer
     from smoothnb.postcards.pictures import example_picture
-    from smoothnb.sampling import Step, generate, sample
+    from smoothnb.sampling import Step, finish, generate, sample
     from smoothnb.schedule import Schedule
+    from smoothnb.text_editing import edit_text, word_map
     from smoothnb.training import TrainConfig, train
-    from smoothnb.widgets import BlendSlider, LivePlot, MixingPad, MixingSlider, PictureUpload, pad_weights, strip
+    from smoothnb.widgets import (
+        BlendSlider,
+        EditSlider,
+        LivePlot,
+        MixingPad,
+        MixingSlider,
+        PictureUpload,
+        difference,
+        pad_weights,
+        strip,
+    )
 
 _HOME = {
     "slerp": "latents",
@@ -41,6 +52,7 @@ _HOME = {
     "train": "training",
     "sample": "sampling",
     "generate": "sampling",
+    "finish": "sampling",
     "Step": "sampling",
     "interpolate": "interpolation",
     "coarse_to_fine": "interpolation",
@@ -48,6 +60,8 @@ _HOME = {
     "null_text_invert": "null_text",
     "reconstruct": "inversion",
     "Inversion": "inversion",
+    "edit_text": "text_editing",
+    "word_map": "text_editing",
     "istd": "evaluation",
     "ISTD": "evaluation",
     "reconstruction": "evaluation",
@@ -55,17 +69,20 @@ _HOME = {
     "BlendSlider": "widgets",
     "MixingPad": "widgets",
     "pad_weights": "widgets",
+    "EditSlider": "widgets",
     "PictureUpload": "widgets",
     "LivePlot": "widgets",
+    "difference": "widgets",
     "strip": "widgets",
 }
 
 __all__ = [
     "slerp", "mix", "seeded_noise", "encode", "decode", "load_pipeline", "UnknownWordsWarning", "example_picture",
     "attach_lora", "set_smoothness", "Schedule", "base_loss", "variation_regularizer", "unit_directions",
-    "RunningConstant", "TrainConfig", "train", "sample", "generate", "Step", "interpolate", "coarse_to_fine",
-    "ddim_invert", "null_text_invert", "reconstruct", "Inversion", "istd", "ISTD", "reconstruction",
-    "MixingSlider", "BlendSlider", "MixingPad", "pad_weights", "PictureUpload", "LivePlot", "strip",
+    "RunningConstant", "TrainConfig", "train", "sample", "generate", "finish", "Step", "interpolate", "coarse_to_fine",
+    "ddim_invert", "null_text_invert", "reconstruct", "Inversion", "edit_text", "word_map", "istd", "ISTD",
+    "reconstruction", "MixingSlider", "BlendSlider", "MixingPad", "pad_weights", "EditSlider",
+    "PictureUpload", "LivePlot", "difference", "strip",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

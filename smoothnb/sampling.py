@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -111,28 +111,81 @@ def sample(
         )
     embeds = prompts if isinstance(prompts, Tensor) else embed(pipe, prompts)
     embeds, series = (x.to(pipe.device, pipe.unet.dtype) for x in (embeds, series))
-    latents = latents.to(pipe.device, pipe.unet.dtype).expand(count, -1, -1, -1)
+    latents = latents.to(pipe.device, pipe.unet.dtype).expand(count, -1, -1, -1) * pipe.scheduler.init_noise_sigma
     series = series.expand(num_inference_steps, -1, -1, -1)
     return _steps(pipe, latents, embeds.expand(count, -1, -1), series, guidance_scale)
 
 
 def _steps(pipe, latents: Tensor, embeds: Tensor, series: Tensor, guidance_scale: float) -> Iterator[Step]:
+    def noise(index: int, t: Tensor, x: Tensor) -> Tensor:
+        return guided_noise(pipe, x, t, embeds, series[index], guidance_scale)
+
+    return denoise(pipe, latents, noise, len(series))
+
+
+def guided_noise(pipe, x: Tensor, t: Tensor, embeds: Tensor, null: Tensor, guidance_scale: float) -> Tensor:
+    """ε̂ of classifier-free guidance, as in `sample`, with scaled latents x and one embedding for each of them."""
+    if guidance_scale == 1:
+        return pipe.unet(x, t, encoder_hidden_states=embeds).sample
+    both = torch.cat([null.expand_as(embeds), embeds])
+    without, within = pipe.unet(torch.cat([x, x]), t, encoder_hidden_states=both).sample.chunk(2)
+    return without + guidance_scale * (within - without)
+
+
+def denoise(
+    pipe,
+    latents: Tensor,
+    noise: Callable[[int, Tensor, Tensor], Tensor],
+    num_inference_steps: int,
+    first: int = 0,
+    settle: Callable[[int, Tensor], Tensor] = lambda index, x: x,
+) -> Iterator[Step]:
+    """DDIM sampling with whatever noise is found: what `sample` and `edit_text` have in common.
+
+    Args:
+        pipe: A diffusers pipeline; it is left as it was.
+        latents: x to start from, in the UNet's type.
+        noise: From index, timestep and latents, scaled as the scheduler asks, to ε̂ (or v̂).
+        num_inference_steps: Of the whole sampling.
+        first: Index of the step to start with.
+        settle: From the index and x after the step to what goes on in its place.
+
+    Yields:
+        Every step.
+    """
     scheduler = copy.deepcopy(pipe.scheduler)
-    scheduler.set_timesteps(len(series), device=pipe.device)
-    latents = latents * scheduler.init_noise_sigma
-    guided = guidance_scale > 1
-    for index, t in enumerate(scheduler.timesteps):
+    scheduler.set_timesteps(num_inference_steps, device=pipe.device)
+    for index, t in enumerate(scheduler.timesteps[first:], first):
         # Gradients are off for the step alone: what runs between two steps is the caller's.
         with torch.no_grad():
-            both = torch.cat([series[index].expand_as(embeds), embeds]) if guided else embeds
-            copies = torch.cat([latents] * (1 + guided))
-            noise = pipe.unet(scheduler.scale_model_input(copies, t), t, encoder_hidden_states=both).sample
-            if guided:
-                unconditional, conditional = noise.chunk(2)
-                noise = unconditional + guidance_scale * (conditional - unconditional)
-            step = scheduler.step(noise, t, latents)
-        latents = step.prev_sample
+            found = noise(index, t, scheduler.scale_model_input(latents, t))
+            step = scheduler.step(found, t, latents)
+            latents = settle(index, step.prev_sample)
         yield Step(index, int(t), latents, step.pred_original_sample)
+
+
+def finish(pipe, steps: Iterable[Step], progress: bool = True) -> list[Image.Image]:
+    """Runs sampling to its end, and decodes what came out.
+
+    Args:
+        pipe: The pipeline of the steps.
+        steps: Such as `sample` or `edit_text` gives.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        RGB pictures, one for each sample.
+
+    Raises:
+        ValueError: If there are no steps.
+    """
+    last = None
+    with progress_bar(None, "sampling", progress) as bar:
+        for step in steps:
+            last = step
+            bar.update()
+    if last is None:
+        raise ValueError("expected at least one step, got none: has this iterator been used up before?")
+    return decode(pipe, last.latents)
 
 
 def generate(

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, models, trainers
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTokenizer
 
-from smoothnb.postcards.scene import Scene
+from smoothnb.postcards.scene import Scene, edit
 
 GRAMMAR = {
     "time": {
@@ -94,6 +94,23 @@ def caption(scene: Scene, rng: random.Random) -> str:
         return f"{parts[0]}, {' '.join([subject, *parts[1:]])}"
     comma = rng.random() < 0.4
     return (", " if comma else " ").join([subject, *parts])
+
+
+def full_caption(scene: Scene) -> str:
+    """Describes a scene in words and leaves nothing out, as in "a red house in a meadow at sunset in clear weather"."""
+    parts = [scene.thing] if scene.thing != "none" else [GRAMMAR["thing"]["none"][0]]
+    parts = [scene.colour, *parts] if scene.thing != "none" else parts
+    article = "an" if parts[0][0] in "aeiou" else "a"
+    return " ".join([article, *parts, *(GRAMMAR[f][getattr(scene, f)][0] for f in ("land", "time", "weather"))])
+
+
+def edit_as_stated(scene: Scene, prompt: str) -> Scene:
+    """The same scene with what a prompt states about it: the true answer to an edit in words.
+
+    Raises:
+        ValueError: If the changed scene cannot be (a sailboat on a meadow).
+    """
+    return edit(scene, **{f: value for f, value in stated(prompt).items() if getattr(scene, f) != value})
 
 
 def stated(prompt: str) -> dict[str, str]:

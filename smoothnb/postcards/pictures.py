@@ -31,6 +31,22 @@ BEYOND = {"two_sailboats": "a red sailboat at sea at noon"}
 """Likewise, with the captions of those that no scene has."""
 
 
+def example_scene(name: str) -> Scene:
+    """The scene behind an example picture.
+
+    Raises:
+        ValueError: If there is no such picture, or no scene behind it.
+    """
+    if name not in EXAMPLES:
+        raise ValueError(f"expected one of {', '.join(EXAMPLES)}, got {name!r}")
+    return EXAMPLES[name][1]
+
+
+def picture(scene: Scene, size: int = 128) -> Image.Image:
+    """Draws a scene as an RGB picture of size × size pixels."""
+    return to_pil(render([scene], size))[0]
+
+
 def example_picture(name: str) -> tuple[Image.Image, str]:
     """A picture that ships with the package, and a prompt that says what is on it.
 

@@ -1,8 +1,12 @@
 from smoothnb.widgets.blend import BlendSlider
+from smoothnb.widgets.editing import EditSlider
 from smoothnb.widgets.live import LivePlot
 from smoothnb.widgets.mixing import MixingSlider
 from smoothnb.widgets.pad import MixingPad, pad_weights
-from smoothnb.widgets.strips import strip
+from smoothnb.widgets.strips import difference, strip
 from smoothnb.widgets.upload import PictureUpload
 
-__all__ = ["BlendSlider", "LivePlot", "MixingPad", "MixingSlider", "PictureUpload", "pad_weights", "strip"]
+__all__ = [
+    "BlendSlider", "EditSlider", "LivePlot", "MixingPad", "MixingSlider", "PictureUpload", "difference", "pad_weights",
+    "strip",
+]  # fmt: skip

@@ -136,7 +136,7 @@ function render({ model, el }) {
     columns.push(pad);
     lines.push(make("div", "line", caption));
   } else {
-    const slider = range(places - 1, "mixing ratio η");
+    const slider = range(places - 1, get("_axis"));
     slider.style.width = width;
     slider.addEventListener("input", () => move("index", slider.valueAsNumber));
     refreshers.push(() => (slider.value = get("index")));

@@ -39,6 +39,7 @@ class MixingSlider(FrameViewer):
         labels: A caption for each frame; by default "η = 0.30" and alike.
         width: Of a picture on screen, in pixels.
         interval: Between two frames of the play button, in milliseconds.
+        axis: What the slider is over, for screen readers.
 
     Attributes:
         index: Number of the frame shown, from 0.
@@ -62,6 +63,7 @@ class MixingSlider(FrameViewer):
         labels: Sequence[str] | None = None,
         width: int = 384,
         interval: int = 250,
+        axis: str = "mixing ratio η",
     ):
         rows = {str(name): row for name, row in (frames if isinstance(frames, Mapping) else {"": frames}).items()}
         streams = {name: row for name, row in rows.items() if isinstance(row, Iterator)}
@@ -80,7 +82,7 @@ class MixingSlider(FrameViewer):
 
         order = sorted(range(count), key=etas.__getitem__)
         self.etas, self.labels = [etas[i] for i in order], [labels[i] for i in order]
-        super().__init__(list(rows), self.etas, [self.labels], width, _interval=interval)
+        super().__init__(list(rows), self.etas, [self.labels], width, _interval=interval, _axis=axis)
         places = [order.index(i) for i in range(count)]
         numbers = {name: row for row, name in enumerate(rows)}
         with self.hold_sync():

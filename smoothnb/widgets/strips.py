@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageChops, ImageDraw, ImageFont
 
 Frames = Sequence[Image.Image] | Mapping[str, Sequence[Image.Image]]
 """Frames of one path, or several paths by name."""
@@ -78,3 +78,21 @@ def strip(frames: Frames, labels: Sequence[str] | None = None, size: int = 112) 
             small = frame.convert("RGB").resize((size, height), Image.Resampling.LANCZOS)
             sheet.paste(small, (left + column * (size + MARGIN), y))
     return sheet
+
+
+def difference(a: Image.Image, b: Image.Image, gain: float = 3.0) -> Image.Image:
+    """Where two pictures differ: black where they are alike, the brighter the more they are not.
+
+    Args:
+        a: One picture.
+        b: Another; it is resized where its size is another one (Lanczos).
+        gain: Factor on the difference, the largest of the three channels.
+
+    Returns:
+        A grey picture in mode RGB.
+    """
+    a, b = a.convert("RGB"), b.convert("RGB")
+    b = b if b.size == a.size else b.resize(a.size, Image.Resampling.LANCZOS)
+    channels = ImageChops.difference(a, b).split()
+    most = ImageChops.lighter(ImageChops.lighter(*channels[:2]), channels[2])
+    return most.point(lambda value: min(255, round(gain * value))).convert("RGB")

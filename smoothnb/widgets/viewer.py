@@ -56,6 +56,7 @@ class FrameViewer(anywidget.AnyWidget):
     _levels = traitlets.List().tag(sync=True)
     _corners = traitlets.List().tag(sync=True)
     _shown = traitlets.List().tag(sync=True)
+    _axis = traitlets.Unicode("mixing ratio η").tag(sync=True)
     _width = traitlets.Int().tag(sync=True)
     _interval = traitlets.Int().tag(sync=True)
     _status = traitlets.Unicode().tag(sync=True)

@@ -1,0 +1,108 @@
+"""Attention that a source picture lends to its edit (Hertz et al. 2022), and where a word looks."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+class Control:
+    """What `lend` does to a batch of three parts: source pictures, their edits, and the edits without their prompt.
+
+    Args:
+        mapper: Of the source's attention to each of its tokens, how much goes to each token of the target.
+        found: Which tokens of the target have the source's attention; the others keep their own.
+        weights: Factor on the attention to each token of the target.
+        tracked: Of source and target: the tokens whose attention is collected.
+        size: Height and width of the latents.
+
+    Attributes:
+        words: Whether attention between pixels and words is lent now.
+        layout: Whether attention between pixels is lent now.
+    """
+
+    def __init__(
+        self,
+        mapper: Float[Tensor, "edit source target"],
+        found: Bool[Tensor, "edit target"],
+        weights: Float[Tensor, "edit target"],
+        tracked: Bool[Tensor, "2 edit target"],
+        size: tuple[int, int],
+    ):
+        self.mapper, self.found, self.weights, self.tracked, self.size = mapper, found, weights, tracked, size
+        self.words = self.layout = True
+        self._seen: Tensor | None = None
+
+    @property
+    def blends(self) -> bool:
+        """Whether there are words whose place can be asked for."""
+        return bool(self.tracked.any())
+
+    def lend_words(self, maps: Float[Tensor, "map pixel token"]) -> Tensor:
+        """The edits' attention to words replaced by their sources', word by word, and weighed."""
+        parts = maps.unflatten(0, (3, len(self.mapper), -1))
+        source, target, without = parts
+        if self.words:
+            lent = torch.einsum("nhps,nst->nhpt", source, self.mapper.to(maps))
+            target = torch.where(self.found[:, None, None].to(maps.device), lent, target)
+        if self.blends:
+            self._collect(source, target)
+        target = target * self.weights[:, None, None].to(maps)
+        return torch.stack([source, target, without]).flatten(0, 2)
+
+    def _collect(self, *maps: Tensor) -> None:
+        """Adds up where source and edit look at the tracked words; maps of any size are resized to the latents'."""
+        height, width = self.size
+        pixels = maps[0].shape[-2]
+        rows = round((pixels * height / width) ** 0.5)
+        total = 0
+        for map_, tokens in zip(maps, self.tracked.to(maps[0].device), strict=True):
+            seen = (map_.float().mean(1) * tokens[:, None]).sum(-1).unflatten(-1, (rows, pixels // rows))
+            total = total + F.interpolate(seen[:, None], self.size, mode="bilinear")
+        self._seen = total if self._seen is None else self._seen + total
+
+    def seen(self) -> Float[Tensor, "edit 1 height width"]:
+        """How strongly each place was looked at so far from the tracked words, 1 at the strongest."""
+        return self._seen / self._seen.amax((2, 3), keepdim=True)
+
+    def mask(self, threshold: float) -> Bool[Tensor, "edit 1 height width"]:
+        """Where the tracked words were looked at so far, at least a share as strongly as anywhere, and next to it."""
+        return F.max_pool2d(self.seen(), 3, 1, 1) >= threshold
+
+
+class _Lending:
+    """An attention processor, as diffusers calls them."""
+
+    def __init__(self, control: Control):
+        self.control = control
+
+    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, **_: object) -> Tensor:
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        query, key, value = (
+            attn.head_to_batch_dim(x) for x in (attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context))
+        )
+        if encoder_hidden_states is not None:
+            maps = self.control.lend_words(attn.get_attention_scores(query, key, attention_mask))
+            mixed = maps @ value
+        else:
+            if self.control.layout:
+                # With the source's queries and keys, what an edit's pixels look at is what the source's look at.
+                query, key = (
+                    torch.cat([x[: len(x) // 3], x[: len(x) // 3], x[len(x) // 3 * 2 :]]) for x in (query, key)
+                )
+            mixed = F.scaled_dot_product_attention(query, key, value, scale=attn.scale)
+        return attn.to_out[1](attn.to_out[0](attn.batch_to_head_dim(mixed)))
+
+
+@contextmanager
+def lend(unet, control: Control) -> Iterator[None]:
+    """Meanwhile a UNet's attention does what the control says. Its own processors come back, whatever happens."""
+    own = dict(unet.attn_processors)
+    try:
+        unet.set_attn_processor(_Lending(control))
+        yield
+    finally:
+        unet.set_attn_processor(own)
