@@ -78,7 +78,7 @@ def cases(count: int) -> dict[str, list[tuple[Scene, Scene]]]:
 
 
 def judge(pictures: Sequence[Image.Image], pairs: Sequence[tuple[Scene, Scene]], reader) -> dict[str, list[float]]:
-    """Of each edited picture: `FIGURES` without the seconds."""
+    """Of each edited picture: `FIGURES`, but for the seconds."""
     before, after = ([pair[i] for pair in pairs] for i in (0, 1))
     pixels = to_pixels(pictures, pictures[0].height, pictures[0].width)
     errors = (pixels - render(after, pixels.shape[-1])).square().mean(1, keepdim=True)
@@ -126,17 +126,27 @@ class Bench:
 
     def measure(self, kind: str, way: str) -> tuple[dict[str, list[float]], list[Image.Image]]:
         inversion, options = WAYS[way]
-        pictures, pairs, seconds = [], self.pairs[kind], 0.0
+        pictures, pairs = [], self.pairs[kind]
         for number, batch in enumerate(self.inversions(inversion)):
             own = pairs[len(pictures) : len(pictures) + len(batch)]
             options = dict(options)
             if options.get("method") == "attention" and kind == "local":
                 options["blend"] = sorted({f"{scene.colour} {scene.thing}" for pair in own for scene in pair})
-            start = time.perf_counter()
             steps = edit_text(self.pipe, batch, [full_caption(after) for _, after in own], seed=number, **options)
             pictures += finish(self.pipe, steps, progress=False)
-            seconds += time.perf_counter() - start
-        return judge(pictures, pairs, self.reader) | {"seconds": [seconds / len(pairs)]}, pictures
+        return judge(pictures, pairs, self.reader), pictures
+
+    def seconds(self, rounds: int = 3) -> dict[str, float]:
+        """Of each way, for one picture alone, drawn by turns: the median."""
+        taken: dict[str, list[float]] = {way: [] for way in WAYS}
+        target = full_caption(self.pairs["local"][0][1])
+        found = {kind: self.inversions(kind)[0][0] for kind in ("null", "ddim")}
+        for _ in range(rounds):
+            for way, (inversion, options) in WAYS.items():
+                start = time.perf_counter()
+                finish(self.pipe, edit_text(self.pipe, found[inversion], target, **options), progress=False)
+                taken[way].append(time.perf_counter() - start)
+        return {way: float(np.median(values)) for way, values in taken.items()}
 
 
 def table(results: dict, kind: str) -> str:
@@ -144,6 +154,7 @@ def table(results: dict, kind: str) -> str:
     lines = ["| | | " + " | ".join(columns.values()) + " |", "|---" * (len(columns) + 2) + "|"]
     for model in MODELS:
         for way, found in results.get(model, {}).get(kind, {}).items():
+            found = found | {"seconds": results.get("seconds", {}).get(way, np.nan)}
             cells = [f"{np.mean(found[key]):{DIGITS[key]}}" for key in columns]
             lines.append(f"| {model} | {way} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -215,6 +226,9 @@ def main() -> None:
                 write()
             if len(sheet) == 2 + len(WAYS):
                 strip(sheet, size=80).save(options.output.with_name(f"{model}-{kind}.png"))
+        if "seconds" not in results:
+            results["seconds"] = bench.seconds()
+            write()
     write()
 
 

@@ -56,7 +56,7 @@ def edit_text(
     target_prompt: str | Sequence[str],
     switch: float | None = None,
     method: str = "switch",
-    layout_switch: float = 0.6,
+    layout_switch: float = 0.3,
     blend: str | Sequence[str] = (),
     weights: Mapping[str, float] | None = None,
     lend_padding: bool = False,
@@ -89,7 +89,8 @@ def edit_text(
             the others.
         method: "switch", "attention" or "sdedit".
         layout_switch: For "attention", in [0, 1]: likewise for the layout. 1 holds none.
-        blend: For "attention": a word or several, of either prompt, to whose place the edit is confined.
+        blend: For "attention": a phrase or several, of either prompt, to whose place the edit is confined. "red house"
+            of the source confines a blue one to where the red one stood; for another thing name both.
         weights: For "attention": factors on how strongly the picture is drawn to words of the target prompt.
         lend_padding: For "attention": whether start, end and padding tokens look where those of the source do, as Hertz
             et al. have it. In a causal text encoder the last ones hold the whole prompt.

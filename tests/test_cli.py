@@ -5,8 +5,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from PIL import Image
 
-from smoothnb import cli
+from smoothnb import cli, example_picture
+from smoothnb.models import data_folder
 
 
 @dataclass(frozen=True)
@@ -89,3 +91,15 @@ def test_every_command_exists():
     for where, _ in cli.COMMANDS.values():
         module, function = where.split(":")
         assert callable(getattr(import_module(module), function))
+
+
+def test_a_picture_is_edited_on_the_command_line(tmp_path, capsys):
+    _, prompt = example_picture("house")
+    file, output = data_folder() / "pictures" / "house.png", tmp_path / "new" / "blue.png"
+    words = ["--picture", str(file), "--prompt", prompt, "--target", "a blue house in a meadow at sunset"]
+    cli.main(["edit", *words, "--output", str(output), "--steps", "4", "--blend", "red house"])
+    assert capsys.readouterr().out == f"wrote {output}\n"
+    with Image.open(output) as edited:
+        assert edited.size == (128, 128)
+    with pytest.raises(ValueError, match="is in no prompt"):
+        cli.main(["edit", *words, "--steps", "1", "--blend", "zebra"])

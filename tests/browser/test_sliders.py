@@ -38,6 +38,15 @@ t = sn.MixingSlider({"base": slowly(), "smooth": slowly()}, [0, 1, 0.5])
 t
 """
 BUSY = "time.sleep(3)"
+EDIT = """
+from smoothnb import postcards
+scene = postcards.example_scene("house")
+answer = lambda words: postcards.picture(postcards.edit_as_stated(scene, words))
+invert = lambda pipe, picture, prompt: sn.ddim_invert(pipe, picture, prompt, 4, progress=False)
+red, blue = "a red house in a meadow at sunset", "a blue house in a meadow at sunset"
+e = sn.EditSlider(sn.load_pipeline(), postcards.picture(scene), red, blue, answer, invert)
+e
+"""
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +54,7 @@ def lab(tmp_path_factory):
     """The address of a JupyterLab, its folder holding one notebook."""
     folder = tmp_path_factory.mktemp("lab")
     notebook = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_code_cell(source.strip()) for source in (FRAMES, SLIDER, PAD, SLOW, BUSY)],
+        cells=[nbformat.v4.new_code_cell(source.strip()) for source in (FRAMES, SLIDER, PAD, SLOW, BUSY, EDIT)],
         metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
     )
     nbformat.write(notebook, folder / "widgets.ipynb")
@@ -206,3 +215,33 @@ def test_pictures_appear_and_move_while_they_are_drawn_and_while_the_kernel_is_b
     assert first.get_attribute("src") != here
     output.locator(".smoothnb-status").wait_for(state="hidden", timeout=10_000)
     assert output.locator("img[src]").count() == 2
+
+
+def test_an_edit_is_typed_and_its_slider_moves(page):
+    run(page, 5)
+    output = page.locator(".jp-CodeCell").nth(5)
+
+    def wait_for_pictures(status):
+        status.wait_for(state="hidden", timeout=60_000)
+        return output.locator("img[src]").evaluate_all("images => images.map(image => image.src)")
+
+    output.locator("img[src]").nth(3).wait_for(timeout=60_000)
+    status = output.locator(".smoothnb-status")
+    before = wait_for_pictures(status)
+    assert output.locator(".smoothnb-name").all_inner_texts() == ["picture", "edit", "true edit", "difference"]
+    assert caption(output) == "switch = 0.80"
+    handle = output.get_by_label("switch", exact=True)
+    handle.press("Home")
+    assert caption(output) == "switch = 0.00"
+    field = output.locator("input[type=text]").nth(1)
+    field.fill("")
+    field.press("Enter")
+    output.get_by_text("the target prompt is empty").wait_for(timeout=10_000)
+    assert output.locator("img[src]").count() == 4
+    field.fill("a white house in a meadow at sunset")
+    field.press("Enter")
+    output.get_by_text("the target prompt is empty").wait_for(state="hidden", timeout=10_000)
+    output.locator("img[src]").nth(3).wait_for(timeout=60_000)
+    after = wait_for_pictures(status)
+    assert caption(output) == "switch = 0.00" and len(after) == len(before) == 4
+    assert not set(after) & set(before)
