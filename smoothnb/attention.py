@@ -1,12 +1,15 @@
 """Attention that a source picture lends to its edit (Hertz et al. 2022), and where a word looks."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
+
+from smoothnb.words import Words, align
 
 
 class Control:
@@ -35,6 +38,56 @@ class Control:
         self.mapper, self.found, self.weights, self.tracked, self.size = mapper, found, weights, tracked, size
         self.words = self.layout = True
         self._seen: Tensor | None = None
+
+    @classmethod
+    def of(
+        cls,
+        tokenizer,
+        sources: Sequence[str],
+        targets: Sequence[str],
+        size: tuple[int, int],
+        blend: Sequence[str] = (),
+        weights: Mapping[str, float] | None = None,
+        padding: bool = False,
+    ) -> "Control":
+        """Aligns prompts, and finds the words to blend and to weigh.
+
+        Args:
+            tokenizer: A fast one.
+            sources: Prompts of the pictures.
+            targets: Prompts of their edits, one for each.
+            size: Height and width of the latents.
+            blend: Phrases to track, each in some prompt, and some of them for each picture.
+            weights: By phrase of a target prompt.
+            padding: As in `align`.
+
+        Raises:
+            ValueError: If a phrase is in no prompt, or a weight is not finite.
+        """
+        pairs = [[Words.of(tokenizer, prompt) for prompt in pair] for pair in zip(sources, targets, strict=True)]
+        factors = torch.ones(len(pairs), pairs[0][1].length)
+        for phrase, factor in (weights or {}).items():
+            found = [target.find(phrase) for _, target in pairs]
+            if not any(found) or not math.isfinite(factor):
+                known = " ".join(pairs[0][1].texts)
+                raise ValueError(
+                    f"expected finite weights for words of the target prompt ({known}), got {phrase!r}: {factor}"
+                )
+            for row, tokens in zip(factors, found, strict=True):
+                row[list(tokens)] = factor
+        tracked = torch.zeros(2, *factors.shape, dtype=torch.bool)
+        for phrase in blend:
+            found = [[words.find(phrase) for words in pair] for pair in pairs]
+            if not any(tokens for pair in found for tokens in pair):
+                raise ValueError(f"{phrase!r} is in no prompt: the source has {' '.join(pairs[0][0].texts)!r}")
+            for number, pair in enumerate(found):
+                for side, tokens in enumerate(pair):
+                    tracked[side, number, list(tokens)] = True
+        if len(blend) and not tracked.any(2).any(0).all():
+            raise ValueError(f"some picture's prompts have none of the words to blend, {', '.join(blend)}")
+        alignments = [align(*pair, padding=padding) for pair in pairs]
+        mapper, found = (torch.stack([getattr(a, name) for a in alignments]) for name in ("mapper", "found"))
+        return cls(mapper, found, factors, tracked, size)
 
     @property
     def blends(self) -> bool:

@@ -14,7 +14,6 @@ from smoothnb.images import to_pil
 from smoothnb.inversion import Inversion
 from smoothnb.latents import seeded_noise
 from smoothnb.sampling import Step, denoise, embed, guided_noise
-from smoothnb.words import Words, align
 
 SWITCH = {"switch": 0.8, "attention": 0.6, "sdedit": 0.6}
 """The methods, and what `switch` is where nobody says."""
@@ -137,7 +136,8 @@ def edit_text(
         return _switch(task)
     if method == "sdedit":
         return _sdedit(task, seed)
-    control = _control(pipe, settings.prompts, targets, blend, weights, lend_padding, tuple(trajectory.shape[-2:]))
+    size = tuple(trajectory.shape[-2:])
+    control = Control.of(pipe.tokenizer, settings.prompts, targets, size, blend, weights, lend_padding)
     return _attention(task, control, layout_switch * last)
 
 
@@ -162,7 +162,7 @@ def word_map(pipe, inversion: Inversion, word: str, every: int = 5) -> list[Imag
     inversion.check(pipe)
     prompts = inversion.settings.prompts
     trajectory = inversion.trajectory[1:].to(pipe.device, pipe.unet.dtype)
-    control = _control(pipe, prompts, prompts, [word], {}, False, tuple(trajectory.shape[-2:]))
+    control = Control.of(pipe.tokenizer, prompts, prompts, tuple(trajectory.shape[-2:]), [word])
     control.words = control.layout = False
     texts = torch.cat([embed(pipe, prompts)] * 3)
     timesteps = _timesteps(pipe, len(trajectory)).flip(0).to(pipe.device)
@@ -234,33 +234,3 @@ def _attention(task: _Task, control: Control, layout_limit: float) -> Iterator[S
         return torch.where(control.mask(BLEND_THRESHOLD), x, task.trajectory[-2 - index])
 
     return denoise(task.pipe, task.trajectory[-1], noise, task.steps, settle=settle)
-
-
-def _control(
-    pipe, sources: Sequence[str], targets: Sequence[str], blend: Sequence[str], weights: Mapping[str, float],
-    lend_padding: bool, size: tuple[int, int],
-) -> Control:  # fmt: skip
-    pairs = [[Words.of(pipe.tokenizer, prompt) for prompt in pair] for pair in zip(sources, targets, strict=True)]
-    alignments = [align(*pair, padding=lend_padding) for pair in pairs]
-    factors = torch.ones(len(pairs), pairs[0][1].length)
-    for word, factor in weights.items():
-        found = [target.find(word) for _, target in pairs]
-        if not any(found) or not math.isfinite(factor):
-            known = " ".join(pairs[0][1].texts)
-            raise ValueError(
-                f"expected finite weights for words of the target prompt ({known}), got {word!r}: {factor}"
-            )
-        for row, tokens in zip(factors, found, strict=True):
-            row[list(tokens)] = factor
-    tracked = torch.zeros(2, *factors.shape, dtype=torch.bool)
-    for word in blend:
-        found = [[words.find(word) for words in pair] for pair in pairs]
-        if not any(tokens for pair in found for tokens in pair):
-            raise ValueError(f"blend={word!r} is in no prompt: the source has {' '.join(pairs[0][0].texts)!r}")
-        for number, pair in enumerate(found):
-            for side, tokens in enumerate(pair):
-                tracked[side, number, list(tokens)] = True
-    if blend and not tracked.any(2).any(0).all():
-        raise ValueError(f"some picture's prompts have none of the words to blend, {', '.join(blend)}")
-    mapper, found = torch.stack([a.mapper for a in alignments]), torch.stack([a.found for a in alignments])
-    return Control(mapper, found, factors, tracked, size)
