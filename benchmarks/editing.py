@@ -54,6 +54,8 @@ FIGURES = {
     "outside": "dB outside the thing ↑", "moved": "pixels moved ↓", "seconds": "seconds an edit",
 }  # fmt: skip
 DIGITS = {"found": ".1%", "kept": ".1%", "answer": ".2f", "outside": ".2f", "moved": ".1f", "seconds": ".2f"}
+SHOWN = 8
+"""Scenes on a sheet."""
 MARGIN = 4
 """Pixels around the thing that count as its own: the autoencoder smears its outline."""
 
@@ -124,17 +126,20 @@ class Bench:
             self._found[kind] = own
         return self._found[kind]
 
-    def measure(self, kind: str, way: str) -> tuple[dict[str, list[float]], list[Image.Image]]:
+    def draw(self, kind: str, way: str, number: int) -> list[Image.Image]:
+        """The edits of one batch."""
         inversion, options = WAYS[way]
-        pictures, pairs = [], self.pairs[kind]
-        for number, batch in enumerate(self.inversions(inversion)):
-            own = pairs[len(pictures) : len(pictures) + len(batch)]
-            options = dict(options)
-            if options.get("method") == "attention" and kind == "local":
-                options["blend"] = sorted({f"{scene.colour} {scene.thing}" for pair in own for scene in pair})
-            steps = edit_text(self.pipe, batch, [full_caption(after) for _, after in own], seed=number, **options)
-            pictures += finish(self.pipe, steps, progress=False)
-        return judge(pictures, pairs, self.reader), pictures
+        batch, start = self.inversions(inversion)[number], number * self.options.batch_size
+        own = self.pairs[kind][start : start + len(batch)]
+        if options.get("method") == "attention" and kind == "local":
+            options = options | {"blend": sorted({f"{scene.colour} {scene.thing}" for pair in own for scene in pair})}
+        steps = edit_text(self.pipe, batch, [full_caption(after) for _, after in own], seed=number, **options)
+        return finish(self.pipe, steps, progress=False)
+
+    def measure(self, kind: str, way: str) -> dict[str, list[float]]:
+        batches = range(len(self.inversions(WAYS[way][0])))
+        pictures = [picture for number in batches for picture in self.draw(kind, way, number)]
+        return judge(pictures, self.pairs[kind], self.reader)
 
     def seconds(self, rounds: int = 3) -> dict[str, float]:
         """Of each way, for one picture alone, drawn by turns: the median."""
@@ -182,6 +187,31 @@ def comparison(results: dict) -> str:
     return "\n".join(lines)
 
 
+def at_equal_success(results: dict) -> str:
+    """What switching leaves of the rest where both models find as many local edits: read off between the switches."""
+    ways = [way for way in WAYS if way.startswith("DDIM, switch")]
+    both = [results.get(model, {}).get("local", {}) for model in MODELS]
+    if any(way not in rows for rows in both for way in ways):
+        return ""
+    found, outside = (np.array([[rows[way][key] for way in ways] for rows in both]) for key in ("found", "outside"))
+
+    def read_off(share: float, chosen: np.ndarray) -> list[float]:
+        means = [
+            (np.maximum.accumulate(f[:, chosen].mean(1)), o[:, chosen].mean(1))
+            for f, o in zip(found, outside, strict=True)
+        ]
+        return [np.interp(share, shares, values) for shares, values in means]
+
+    count = found.shape[-1]
+    drawn = np.random.default_rng(0).integers(count, size=(2000, count))
+    lines = ["| edits found | base | smooth | smooth less base, 95 % |", "|---|---|---|---|"]
+    for share in (0.85, 0.9):
+        base, smooth = read_off(share, np.arange(count))
+        low, high = np.percentile([np.subtract(*read_off(share, rows)[::-1]) for rows in drawn], (2.5, 97.5))
+        lines.append(f"| {share:.0%} | {base:.2f} | {smooth:.2f} | {smooth - base:+.2f} ({low:+.2f} to {high:+.2f}) |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenes", type=int, default=64, help="each is edited twice")
@@ -203,6 +233,7 @@ def main() -> None:
         file.write_text(json.dumps(results) + "\n")
         parts = {f"{kind.capitalize()} edits, {options.scenes} scenes": table(results, kind) for kind in pairs}
         parts["Smooth less base, with the interval over scenes (95 %)"] = comparison(results)
+        parts["dB outside the thing at equal success, switching from DDIM inversion"] = at_equal_success(results)
         said = ", ".join(f"{k} {v}" for k, v in {**results["settings"], **results["machine"]}.items())
         text = "\n\n".join(f"## {title}\n\n{body}" for title, body in parts.items())
         options.output.with_suffix(".md").write_text(f"{text}\n\n{said}\n")
@@ -212,20 +243,17 @@ def main() -> None:
         results["machine"] = describe(bench.pipe.device)
         for kind, own in pairs.items():
             rows = results.setdefault(model, {}).setdefault(kind, {})
-            sheet = {
-                "before": to_pil(render([a for a, _ in own[:8]])),
-                "true edit": to_pil(render([b for _, b in own[:8]])),
-            }
             for way in WAYS:
-                if way in rows:
-                    continue
-                rows[way], pictures = bench.measure(kind, way)
-                rows[way] = {key: [round(x, 3) for x in values] for key, values in rows[way].items()}
-                sheet[way] = pictures[:8]
-                print(model, kind, way, {k: round(float(np.mean(v)), 3) for k, v in rows[way].items()}, flush=True)
-                write()
-            if len(sheet) == 2 + len(WAYS):
-                strip(sheet, size=80).save(options.output.with_name(f"{model}-{kind}.png"))
+                if way not in rows:
+                    measured = bench.measure(kind, way)
+                    rows[way] = {key: [round(x, 3) for x in values] for key, values in measured.items()}
+                    print(model, kind, way, {k: round(float(np.mean(v)), 3) for k, v in rows[way].items()}, flush=True)
+                    write()
+            sheet = options.output.with_name(f"{model}-{kind}.png")
+            if not sheet.is_file():
+                before, after = (to_pil(render([pair[i] for pair in own[:SHOWN]])) for i in (0, 1))
+                drawn = {way: bench.draw(kind, way, 0)[:SHOWN] for way in WAYS if "switch 1" not in way}
+                strip({"before": before, "true edit": after} | drawn, size=80).save(sheet)
         if "seconds" not in results:
             results["seconds"] = bench.seconds()
             write()
