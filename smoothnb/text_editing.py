@@ -18,7 +18,7 @@ from smoothnb.sampling import Step, denoise, embed, guided_noise
 SWITCH = {"switch": 0.8, "attention": 0.6, "sdedit": 0.6}
 """The methods, and what `switch` is where nobody says."""
 GUIDANCE = 3.0
-"""Guidance scale where the inversion has none of its own. Measured on postcards: benchmarks/editing.py."""
+"""Guidance scale where the inversion has none of its own: gentle, as the picture is to stay."""
 BLEND_AFTER, BLEND_THRESHOLD = 0.2, 0.5
 """Part of the steps without a mask, as attention wanders at first; and which looks count, the strongest being 1."""
 
