@@ -161,7 +161,7 @@ function render({ model, el }) {
     });
     slider.addEventListener("pointerdown", pause);
     stopping.push(pause);
-    lines.push(make("div", "line", play, make("span", "symbol", "η"), slider, caption));
+    lines.push(make("div", "line", play, make("span", "symbol", get("_axis").split(" ").pop()), slider, caption));
   }
 
   const levels = get("_levels");

@@ -39,7 +39,7 @@ class MixingSlider(FrameViewer):
         labels: A caption for each frame; by default "η = 0.30" and alike.
         width: Of a picture on screen, in pixels.
         interval: Between two frames of the play button, in milliseconds.
-        axis: What the slider is over, for screen readers.
+        axis: What the slider is over, for screen readers; its last word stands beside the slider.
 
     Attributes:
         index: Number of the frame shown, from 0.
