@@ -19,6 +19,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from results import resume, write_tables
 
 from smoothnb.images import to_pil, to_pixels
 from smoothnb.inversion import Inversion, ddim_invert
@@ -221,12 +222,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("runs/inversions"), help="folder to keep inversions in")
     parser.add_argument("--output", type=Path, required=True, help="write figures here: .json, .md and sheets")
     options = parser.parse_args()
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    settings = {k: v for k, v in vars(options).items() if k not in ("cache", "output")}
-    file = options.output.with_suffix(".json")
-    results = json.loads(file.read_text()) if file.is_file() else {"settings": settings}
-    if results["settings"] != settings:
-        raise SystemExit(f"{file} was measured with {results['settings']}, not {settings}: give another --output")
+    results, file = resume(options)
     pairs = cases(options.scenes)
 
     def write() -> None:
@@ -234,9 +230,7 @@ def main() -> None:
         parts = {f"{kind.capitalize()} edits, {options.scenes} scenes": table(results, kind) for kind in pairs}
         parts["Smooth less base, with the interval over scenes (95 %)"] = comparison(results)
         parts["dB outside the thing at equal success, switching from DDIM inversion"] = at_equal_success(results)
-        said = ", ".join(f"{k} {v}" for k, v in {**results["settings"], **results["machine"]}.items())
-        text = "\n\n".join(f"## {title}\n\n{body}" for title, body in parts.items())
-        options.output.with_suffix(".md").write_text(f"{text}\n\n{said}\n")
+        write_tables(file, parts, results)
 
     for model in MODELS:
         bench = Bench(model, options, pairs)

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from results import resume, write_tables
 from smoothness import deviations, interval
 from torch import Tensor
 
@@ -228,12 +229,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("runs/inversions"), help="folder to keep inversions in")
     parser.add_argument("--output", type=Path, required=True, help="write figures here: .json, .md and strips")
     options = parser.parse_args()
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    settings = {k: v for k, v in vars(options).items() if k not in ("cache", "output")}
-    file = options.output.with_suffix(".json")
-    results = json.loads(file.read_text()) if file.is_file() else {"settings": settings}
-    if results["settings"] != settings:
-        raise SystemExit(f"{file} was measured with {results['settings']}, not {settings}: give another --output")
+    results, file = resume(options)
     results["machine"] = describe(load_pipeline("postcard").device)
     bench, count = Bench(options), options.pictures
 
@@ -246,9 +242,7 @@ def main() -> None:
             f"Another colour in the prompt, {options.edits} pictures": table(results, "edits", EDIT_FIGURES),
             f"Between two pictures, {options.paths} pairs": table(results, "paths", PATH_FIGURES),
         }
-        said = ", ".join(f"{k} {v}" for k, v in {**results["settings"], **results["machine"]}.items())
-        text = "\n\n".join(f"## {title}\n\n{body}" for title, body in parts.items())
-        options.output.with_suffix(".md").write_text(f"{text}\n\n{said}\n")
+        write_tables(file, parts, results)
 
     for model in MODELS:
         own = results.setdefault(model, {})

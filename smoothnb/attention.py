@@ -19,12 +19,13 @@ class Control:
         mapper: Of the source's attention to each of its tokens, how much goes to each token of the target.
         found: Which tokens of the target have the source's attention; the others keep their own.
         weights: Factor on the attention to each token of the target.
-        tracked: Of source and target: the tokens whose attention is collected.
+        tracked: Of source and target: the tokens whose attention is collected. All four on the device of the maps.
         size: Height and width of the latents.
 
     Attributes:
         words: Whether attention between pixels and words is lent now.
         layout: Whether attention between pixels is lent now.
+        blends: Whether there are tracked words, whose place can be asked for.
     """
 
     def __init__(
@@ -37,12 +38,13 @@ class Control:
     ):
         self.mapper, self.found, self.weights, self.tracked, self.size = mapper, found, weights, tracked, size
         self.words = self.layout = True
+        self.blends = bool(tracked.any())
         self._seen: Tensor | None = None
 
     @classmethod
     def of(
         cls,
-        tokenizer,
+        pipe,
         sources: Sequence[str],
         targets: Sequence[str],
         size: tuple[int, int],
@@ -53,7 +55,7 @@ class Control:
         """Aligns prompts, and finds the words to blend and to weigh.
 
         Args:
-            tokenizer: A fast one.
+            pipe: A diffusers pipeline.
             sources: Prompts of the pictures.
             targets: Prompts of their edits, one for each.
             size: Height and width of the latents.
@@ -64,7 +66,7 @@ class Control:
         Raises:
             ValueError: If a phrase is in no prompt, or a weight is not finite.
         """
-        pairs = [[Words.of(tokenizer, prompt) for prompt in pair] for pair in zip(sources, targets, strict=True)]
+        pairs = [[Words.of(pipe.tokenizer, prompt) for prompt in pair] for pair in zip(sources, targets, strict=True)]
         factors = torch.ones(len(pairs), pairs[0][1].length)
         for phrase, factor in (weights or {}).items():
             found = [target.find(phrase) for _, target in pairs]
@@ -87,12 +89,7 @@ class Control:
             raise ValueError(f"some picture's prompts have none of the words to blend, {', '.join(blend)}")
         alignments = [align(*pair, padding=padding) for pair in pairs]
         mapper, found = (torch.stack([getattr(a, name) for a in alignments]) for name in ("mapper", "found"))
-        return cls(mapper, found, factors, tracked, size)
-
-    @property
-    def blends(self) -> bool:
-        """Whether there are words whose place can be asked for."""
-        return bool(self.tracked.any())
+        return cls(*(x.to(pipe.device) for x in (mapper, found, factors, tracked)), size)
 
     def lend_words(self, maps: Float[Tensor, "map pixel token"]) -> Tensor:
         """The edits' attention to words replaced by their sources', word by word, and weighed."""
@@ -100,7 +97,7 @@ class Control:
         source, target, without = parts
         if self.words:
             lent = torch.einsum("nhps,nst->nhpt", source, self.mapper.to(maps))
-            target = torch.where(self.found[:, None, None].to(maps.device), lent, target)
+            target = torch.where(self.found[:, None, None], lent, target)
         if self.blends:
             self._collect(source, target)
         target = target * self.weights[:, None, None].to(maps)
@@ -112,7 +109,7 @@ class Control:
         pixels = maps[0].shape[-2]
         rows = round((pixels * height / width) ** 0.5)
         total = 0
-        for map_, tokens in zip(maps, self.tracked.to(maps[0].device), strict=True):
+        for map_, tokens in zip(maps, self.tracked, strict=True):
             seen = (map_.float().mean(1) * tokens[:, None]).sum(-1).unflatten(-1, (rows, pixels // rows))
             total = total + F.interpolate(seen[:, None], self.size, mode="bilinear")
         self._seen = total if self._seen is None else self._seen + total

@@ -161,7 +161,12 @@ def cache_file(
     return Path(cache).expanduser() / f"{digest.hexdigest()[:32]}.safetensors"
 
 
-def _prompts(prompt: str | Sequence[str], count: int) -> tuple[str, ...]:
+def prompts_for(prompt: str | Sequence[str], count: int) -> tuple[str, ...]:
+    """One prompt for each of so many pictures.
+
+    Raises:
+        ValueError: If they do not pair up.
+    """
     prompts = (prompt,) * count if isinstance(prompt, str) else tuple(prompt)
     if len(prompts) != count:
         raise ValueError(f"expected one prompt, or one for each of {count} pictures, got {len(prompts)}")
@@ -219,7 +224,7 @@ def ddim_invert(
     if file is not None and file.is_file():
         return Inversion.load(file, pipe)
     x = encode(pipe, images).float()
-    prompts = _prompts(prompt, len(x))
+    prompts = prompts_for(prompt, len(x))
     embeds, schedule = embed(pipe, prompts), Schedule.of(pipe.scheduler)
     # The noise is handed over as such, whatever the model predicts.
     scheduler = DDIMInverseScheduler.from_config(pipe.scheduler.config, prediction_type="epsilon")

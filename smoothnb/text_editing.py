@@ -11,7 +11,7 @@ from torch import Tensor
 
 from smoothnb.attention import Control, lend
 from smoothnb.images import to_pil
-from smoothnb.inversion import Inversion
+from smoothnb.inversion import Inversion, prompts_for
 from smoothnb.latents import seeded_noise
 from smoothnb.sampling import Step, denoise, embed, guided_noise
 
@@ -105,7 +105,7 @@ def edit_text(
     """
     inversion.check(pipe)
     settings, count = inversion.settings, len(inversion)
-    targets = [target_prompt] * count if isinstance(target_prompt, str) else list(target_prompt)
+    targets = prompts_for(target_prompt, count)
     weights = dict(weights or {})
     blend = [blend] if isinstance(blend, str) else list(blend)
     if method not in SWITCH:
@@ -137,7 +137,7 @@ def edit_text(
     if method == "sdedit":
         return _sdedit(task, seed)
     size = tuple(trajectory.shape[-2:])
-    control = Control.of(pipe.tokenizer, settings.prompts, targets, size, blend, weights, lend_padding)
+    control = Control.of(pipe, settings.prompts, targets, size, blend, weights, lend_padding)
     return _attention(task, control, layout_switch * last)
 
 
@@ -162,7 +162,7 @@ def word_map(pipe, inversion: Inversion, word: str, every: int = 5) -> list[Imag
     inversion.check(pipe)
     prompts = inversion.settings.prompts
     trajectory = inversion.trajectory[1:].to(pipe.device, pipe.unet.dtype)
-    control = Control.of(pipe.tokenizer, prompts, prompts, tuple(trajectory.shape[-2:]), [word])
+    control = Control.of(pipe, prompts, prompts, tuple(trajectory.shape[-2:]), [word])
     control.words = control.layout = False
     texts = torch.cat([embed(pipe, prompts)] * 3)
     timesteps = _timesteps(pipe, len(trajectory)).flip(0).to(pipe.device)
@@ -173,9 +173,7 @@ def word_map(pipe, inversion: Inversion, word: str, every: int = 5) -> list[Imag
 
 
 def check_prompts(sources: Sequence[str], targets: Sequence[str], weights: Mapping[str, float]) -> None:
-    """Raises ValueError if a target is empty or its source again, or if they do not pair up."""
-    if len(targets) != len(sources):
-        raise ValueError(f"expected one target prompt, or one for each of {len(sources)} pictures, got {len(targets)}")
+    """Raises ValueError if a target is empty or its source again."""
     for source, target in zip(sources, targets, strict=True):
         if not target.strip():
             raise ValueError("the target prompt is empty: say what the edited picture shall show")

@@ -86,7 +86,7 @@ def caption(scene: Scene, rng: random.Random) -> str:
     else:
         coloured = "colour" in said and scene.thing != "none"
         noun = f"{phrase('colour')} {phrase('thing')}" if coloured else phrase("thing")
-        subject = f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+        subject = _one(noun)
     around = [f for f in ("time", "land", "weather") if f in said]
     rng.shuffle(around)
     parts = [phrase(factor) for factor in around]
@@ -98,10 +98,13 @@ def caption(scene: Scene, rng: random.Random) -> str:
 
 def full_caption(scene: Scene) -> str:
     """Describes a scene in words and leaves nothing out, as in "a red house in a meadow at sunset in clear weather"."""
-    parts = [scene.thing] if scene.thing != "none" else [GRAMMAR["thing"]["none"][0]]
-    parts = [scene.colour, *parts] if scene.thing != "none" else parts
-    article = "an" if parts[0][0] in "aeiou" else "a"
-    return " ".join([article, *parts, *(GRAMMAR[f][getattr(scene, f)][0] for f in ("land", "time", "weather"))])
+    thing, *around = (GRAMMAR[f][getattr(scene, f)][0] for f in ("thing", "land", "time", "weather"))
+    return " ".join([_one(thing if scene.thing == "none" else f"{scene.colour} {thing}"), *around])
+
+
+def _one(noun: str) -> str:
+    """The noun with its article."""
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def edit_as_stated(scene: Scene, prompt: str) -> Scene:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from smoothnb.images import ImageLike, to_pil, to_pixels
 from smoothnb.inversion import Inversion, ddim_invert
+from smoothnb.latents import picture_size
 from smoothnb.sampling import embed, finish
 from smoothnb.text_editing import check_prompts, edit_text
 from smoothnb.widgets.mixing import MixingSlider
@@ -57,8 +58,7 @@ class EditSlider(widgets.VBox):
         width: int = 192,
         options: Mapping[str, object] | None = None,
     ):
-        side = pipe.unet.config.sample_size * pipe.vae_scale_factor
-        (self._picture,) = to_pil(to_pixels(picture, side, side))
+        (self._picture,) = to_pil(to_pixels(picture, *picture_size(pipe)))
         self._pipe, self._answer, self._width, self._options = pipe, answer, width, dict(options or {})
         self._invert = invert or (lambda pipe, picture, prompt: ddim_invert(pipe, picture, prompt, progress=False))
         self._switches, self._inversions = [float(s) for s in switches], {}
