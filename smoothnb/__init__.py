@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from smoothnb.dragging import DRAG_DIFFUSION, Dragged, DragOptions, drag
     from smoothnb.evaluation import ISTD, istd, reconstruction
     from smoothnb.interpolation import coarse_to_fine, interpolate
     from smoothnb.inversion import Inversion, ddim_invert, reconstruct
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from smoothnb.training import TrainConfig, train
     from smoothnb.widgets import (
         BlendSlider,
+        DragCanvas,
+        DragEditor,
         EditSlider,
         LivePlot,
         MixingPad,
@@ -62,6 +65,11 @@ _HOME = {
     "Inversion": "inversion",
     "edit_text": "text_editing",
     "word_map": "text_editing",
+    "drag": "dragging",
+    "Dragged": "dragging",
+    "DragOptions": "dragging",
+    "DRAG_DIFFUSION": "dragging",
+    "point_map": "dragging",
     "istd": "evaluation",
     "ISTD": "evaluation",
     "reconstruction": "evaluation",
@@ -70,9 +78,12 @@ _HOME = {
     "MixingPad": "widgets",
     "pad_weights": "widgets",
     "EditSlider": "widgets",
+    "DragCanvas": "widgets",
+    "DragEditor": "widgets",
     "PictureUpload": "widgets",
     "LivePlot": "widgets",
     "difference": "widgets",
+    "mark": "widgets",
     "strip": "widgets",
 }
 
@@ -80,9 +91,10 @@ __all__ = [
     "slerp", "mix", "seeded_noise", "encode", "decode", "load_pipeline", "UnknownWordsWarning", "example_picture",
     "attach_lora", "set_smoothness", "Schedule", "base_loss", "variation_regularizer", "unit_directions",
     "RunningConstant", "TrainConfig", "train", "sample", "generate", "finish", "Step", "interpolate", "coarse_to_fine",
-    "ddim_invert", "null_text_invert", "reconstruct", "Inversion", "edit_text", "word_map", "istd", "ISTD",
-    "reconstruction", "MixingSlider", "BlendSlider", "MixingPad", "pad_weights", "EditSlider",
-    "PictureUpload", "LivePlot", "difference", "strip",
+    "ddim_invert", "null_text_invert", "reconstruct", "Inversion", "edit_text", "word_map", "drag", "Dragged",
+    "DragOptions", "DRAG_DIFFUSION", "point_map", "istd", "ISTD", "reconstruction", "MixingSlider", "BlendSlider",
+    "MixingPad", "pad_weights", "EditSlider", "DragCanvas", "DragEditor", "PictureUpload", "LivePlot", "difference",
+    "mark", "strip",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

@@ -1,14 +1,15 @@
 """Attention that a source picture lends to its edit (Hertz et al. 2022), and where a word looks."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from smoothnb.meanwhile import attending
 from smoothnb.words import Words, align
 
 
@@ -147,12 +148,6 @@ class _Lending:
         return attn.to_out[1](attn.to_out[0](attn.batch_to_head_dim(mixed)))
 
 
-@contextmanager
-def lend(unet, control: Control) -> Iterator[None]:
+def lend(unet, control: Control) -> AbstractContextManager[None]:
     """Meanwhile a UNet's attention does what the control says. Its own processors come back, whatever happens."""
-    own = dict(unet.attn_processors)
-    try:
-        unet.set_attn_processor(_Lending(control))
-        yield
-    finally:
-        unet.set_attn_processor(own)
+    return attending(unet, _Lending(control))

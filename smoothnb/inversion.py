@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -180,6 +180,27 @@ def predict(pipe, schedule: Schedule, x: Tensor, t: Tensor, embeds: Tensor) -> T
     return schedule.noise(x, prediction, t.expand(len(x)))
 
 
+def climb(pipe, x: Tensor, embeds: Tensor, num_inference_steps: int, fixed_point_steps: int = 0) -> Iterator[Tensor]:
+    """The steps of `ddim_invert`: from x_0 in float32, yields x̃_1 … x̃_T.
+
+    Raises:
+        FloatingPointError: If a latent is not finite.
+    """
+    schedule = Schedule.of(pipe.scheduler)
+    # The noise is handed over as such, whatever the model predicts.
+    scheduler = DDIMInverseScheduler.from_config(pipe.scheduler.config, prediction_type="epsilon")
+    scheduler.set_timesteps(num_inference_steps, pipe.device)
+    for t in scheduler.timesteps:
+        noisier = x
+        for _ in range(1 + fixed_point_steps):
+            with torch.no_grad():
+                noisier = scheduler.step(predict(pipe, schedule, noisier, t, embeds), int(t), x).prev_sample
+        x = noisier
+        if not torch.isfinite(x).all():
+            raise FloatingPointError(f"the inversion left the numbers of {pipe.unet.dtype} at t = {int(t)}")
+        yield x
+
+
 @torch.no_grad()
 def ddim_invert(
     pipe,
@@ -225,20 +246,10 @@ def ddim_invert(
         return Inversion.load(file, pipe)
     x = encode(pipe, images).float()
     prompts = prompts_for(prompt, len(x))
-    embeds, schedule = embed(pipe, prompts), Schedule.of(pipe.scheduler)
-    # The noise is handed over as such, whatever the model predicts.
-    scheduler = DDIMInverseScheduler.from_config(pipe.scheduler.config, prediction_type="epsilon")
-    scheduler.set_timesteps(num_inference_steps, pipe.device)
     trajectory = [x]
     with progress_bar(num_inference_steps, "inverting", progress) as bar:
-        for t in scheduler.timesteps:
-            noisier = x
-            for _ in range(1 + fixed_point_steps):
-                noisier = scheduler.step(predict(pipe, schedule, noisier, t, embeds), int(t), x).prev_sample
-            x = noisier
-            if not torch.isfinite(x).all():
-                raise FloatingPointError(f"the inversion left the numbers of {pipe.unet.dtype} at t = {int(t)}")
-            trajectory.append(x)
+        for noisier in climb(pipe, x, embed(pipe, prompts), num_inference_steps, fixed_point_steps):
+            trajectory.append(noisier)
             bar.update()
     inversion = Inversion(torch.stack(trajectory), None, Settings(prompts, 1.0, num_inference_steps, fingerprint(pipe)))
     if file is not None:

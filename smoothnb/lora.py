@@ -1,6 +1,8 @@
 """The smooth LoRA: made new, saved, attached to a pipeline, and blended with the base model."""
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -21,13 +23,67 @@ def add_lora(unet: nn.Module, rank: int) -> None:
         unet: A diffusers UNet; its output does not change yet, as one of each pair of matrices starts at zero.
         rank: Of the matrices; the scale is 1 (alpha equals the rank). The paper: 8.
     """
+    _add_adapter(unet, rank, SMOOTH)
+
+
+def _add_adapter(unet: nn.Module, rank: int, name: str) -> None:
     from diffusers.training_utils import cast_training_params
     from peft import LoraConfig
 
     unet.add_adapter(
-        LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=TARGETS), adapter_name=SMOOTH
+        LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=TARGETS), adapter_name=name
     )
     cast_training_params(unet, dtype=torch.float32)
+
+
+@contextmanager
+def stacked_lora(unet: nn.Module, rank: int, name: str) -> Iterator[list[nn.Parameter]]:
+    """Meanwhile a UNet has one more LoRA, on top of those that are active, which keep their strength.
+
+    Args:
+        unet: A diffusers UNet.
+        rank: Of the new LoRA.
+        name: Of its adapter.
+
+    Yields:
+        The new LoRA's weights, in float32; they alone ask for gradients.
+
+    Raises:
+        ValueError: If the UNet has an adapter of that name.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    if name in getattr(unet, "peft_config", {}):
+        raise ValueError(f"this UNet has an adapter named {name!r} already: unet.delete_adapters({name!r}) removes it")
+    trained = {p: p.requires_grad for p in unet.parameters()}
+    layers = [module for module in unet.modules() if isinstance(module, BaseTunerLayer)]
+    active = layers[0].active_adapters if layers else []
+    try:
+        with warnings.catch_warnings():
+            # peft warns of what is meant here.
+            warnings.filterwarnings("ignore", "Already found a `peft_config`")
+            _add_adapter(unet, rank, name)
+        # Of the layers alone: `set_adapters` would also set anew how strong each is.
+        _activate(unet, [*active, name])
+        for p in trained:
+            p.requires_grad_(False)
+        yield [p for weight, p in unet.named_parameters() if f".{name}." in weight]
+    finally:
+        if layers:
+            _activate(unet, list(active))
+            unet.delete_adapters(name)
+        else:
+            unet.unload_lora()
+        for p, was_trained in trained.items():
+            p.requires_grad_(was_trained)
+
+
+def _activate(unet: nn.Module, names: list[str]) -> None:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for module in unet.modules():
+        if isinstance(module, BaseTunerLayer):
+            module.set_adapter([name for name in names if name in module.scaling])
 
 
 def save_lora(unet: nn.Module, folder: Path, metadata: Mapping[str, str], dtype: torch.dtype | None = None) -> Path:

@@ -2,8 +2,7 @@
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from smoothnb.images import ImageLike
 from smoothnb.inversion import Inversion, cache_file, ddim_invert, predict
+from smoothnb.meanwhile import frozen
 from smoothnb.progress import progress_bar
 from smoothnb.sampling import embed
 from smoothnb.schedule import Schedule
@@ -96,7 +96,7 @@ def null_text_invert(
     scheduler = copy.deepcopy(pipe.scheduler)
     scheduler.register_to_config(prediction_type="epsilon")
     scheduler.set_timesteps(num_inference_steps, device=pipe.device)
-    with _frozen(pipe.unet), progress_bar(num_inference_steps, "null text", progress) as bar:
+    with frozen(pipe.unet), progress_bar(num_inference_steps, "null text", progress) as bar:
         try:
             for index, t in enumerate(scheduler.timesteps):
                 target = found.trajectory[-2 - index]
@@ -130,19 +130,6 @@ def null_text_invert(
     if file is not None:
         inversion.save(file)
     return inversion
-
-
-@contextmanager
-def _frozen(module: torch.nn.Module) -> Iterator[None]:
-    """Meanwhile no weight asks for a gradient: a forward pass then keeps nothing for them."""
-    trained = [p for p in module.parameters() if p.requires_grad]
-    try:
-        for p in trained:
-            p.requires_grad_(False)
-        yield
-    finally:
-        for p in trained:
-            p.requires_grad_(True)
 
 
 def _fit(

@@ -1,12 +1,15 @@
 from smoothnb.widgets.blend import BlendSlider
+from smoothnb.widgets.canvas import DragCanvas
+from smoothnb.widgets.drag_editor import DragEditor
 from smoothnb.widgets.editing import EditSlider
 from smoothnb.widgets.live import LivePlot
+from smoothnb.widgets.marks import mark
 from smoothnb.widgets.mixing import MixingSlider
 from smoothnb.widgets.pad import MixingPad, pad_weights
 from smoothnb.widgets.strips import difference, strip
 from smoothnb.widgets.upload import PictureUpload
 
 __all__ = [
-    "BlendSlider", "EditSlider", "LivePlot", "MixingPad", "MixingSlider", "PictureUpload", "difference", "pad_weights",
-    "strip",
+    "BlendSlider", "DragCanvas", "DragEditor", "EditSlider", "LivePlot", "MixingPad", "MixingSlider", "PictureUpload",
+    "difference", "mark", "pad_weights", "strip",
 ]  # fmt: skip

@@ -3,11 +3,9 @@
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from PIL import Image
-
 
 class Drawing:
-    """Frames of several rows, drawn one at a time, the rows in turn.
+    """Frames of several rows, drawn one at a time, the rows in turn; whatever `put` takes is a frame.
 
     One thread draws everything, as two would slow each other: at most one `Drawing` runs at a time, and a new one stops
     the one before it.
@@ -22,6 +20,7 @@ class Drawing:
         running: Whether frames are still to be expected.
         done: How many frames have come.
         total: How many are to come, in all.
+        stopped: Whether it was told to end. What takes long over a frame may ask, and finish it sooner.
         error: What the thread died of, if it did.
     """
 
@@ -29,14 +28,14 @@ class Drawing:
 
     def __init__(
         self,
-        rows: Mapping[int, Iterator[Image.Image]],
+        rows: Mapping[int, Iterator],
         places: Sequence[int],
-        put: Callable[[int, int, Image.Image], None],
+        put: Callable[[int, int, object], None],
         report: Callable[["Drawing"], None],
     ):
         self._rows, self._places, self._put, self._report = rows, places, put, report
         self.done, self.total = 0, len(rows) * len(places)
-        self.running, self.error, self._stopped = True, None, False
+        self.running, self.error, self.stopped = True, None, False
         # An interrupted `Thread.join` can take a thread that runs for one that has ended (Python 3.11).
         self._over = threading.Event()
         self._before, Drawing._latest = Drawing._latest, self
@@ -56,7 +55,7 @@ class Drawing:
 
     def stop(self) -> None:
         """Ends it after the frame at hand."""
-        self._stopped = True
+        self.stopped = True
 
     def wait(self) -> None:
         """Blocks until all frames are there; Ctrl-C stops it.
@@ -74,7 +73,7 @@ class Drawing:
         if self.error:
             raise self.error
         if self.done < self.total:
-            raise RuntimeError(f"{self.status}: make the slider anew to draw them all")
+            raise RuntimeError(f"{self.status}: begin anew to draw them all")
 
     def _run(self) -> None:
         try:
@@ -92,7 +91,7 @@ class Drawing:
     def _draw(self) -> None:
         for count, place in enumerate(self._places):
             for row, frames in self._rows.items():
-                if self._stopped:
+                if self.stopped:
                     return
                 frame = next(frames, None)
                 if frame is None:

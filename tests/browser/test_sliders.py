@@ -4,19 +4,9 @@ Needs playwright (`pip install playwright`) and Chromium: its own (`playwright i
 `pytest tests/browser -s` prints the times.
 """
 
-import os
-import shutil
-import socket
 import statistics
-import subprocess
-import sys
-import time
-import urllib.request
 
-import nbformat
 import pytest
-
-playwright = pytest.importorskip("playwright.sync_api")
 
 FRAMES = """
 import numpy as np, smoothnb as sn
@@ -50,60 +40,15 @@ e
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    """The address of a JupyterLab, its folder holding one notebook."""
-    folder = tmp_path_factory.mktemp("lab")
-    notebook = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_code_cell(source.strip()) for source in (FRAMES, SLIDER, PAD, SLOW, BUSY, EDIT)],
-        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
-    )
-    nbformat.write(notebook, folder / "widgets.ipynb")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "jupyterlab", "--no-browser", f"--port={port}", f"--ServerApp.root_dir={folder}",
-         "--IdentityProvider.token=", "--ServerApp.password=", "--allow-root", "--ServerApp.port_retries=0"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    address = f"http://127.0.0.1:{port}"
-    for _ in range(120):
-        try:
-            urllib.request.urlopen(f"{address}/api")
-            break
-        except OSError:
-            time.sleep(0.5)
-    yield f"{address}/lab/tree/widgets.ipynb?reset"
-    server.terminate()
-    server.wait(20)
-
-
-@pytest.fixture(scope="module")
-def page(lab):
+def page(open_notebook, run):
     """The notebook, with its pictures made; later cells run on demand."""
-    with playwright.sync_playwright() as p:
-        found = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-        try:
-            browser = p.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        except playwright.Error as error:
-            pytest.skip(f"no Chromium: {error}")
-        page = browser.new_page(viewport={"width": 1400, "height": 1800})
-        page.goto(lab)
-        page.wait_for_selector(".jp-CodeCell", timeout=60_000)
-        page.wait_for_function("!document.querySelector('.jp-Notebook-ExecutionIndicator[data-status=\"unknown\"]')")
-        page.wait_for_timeout(3000)
-        run(page, 0)
-        yield page
-        browser.close()
-
-
-def run(page, cell):
-    page.locator(".jp-CodeCell .cm-content").nth(cell).click()
-    page.keyboard.press("Control+Enter")
+    page = open_notebook(FRAMES, SLIDER, PAD, SLOW, BUSY, EDIT)
+    run(page, 0)
+    return page
 
 
 @pytest.fixture(scope="module")
-def slider(page):
+def slider(page, run):
     """The output of the slider's cell."""
     run(page, 1)
     output = page.locator(".jp-CodeCell").nth(1)
@@ -181,7 +126,7 @@ def test_pictures_change_within_50_milliseconds(page, slider, by):
     assert p95 <= 50
 
 
-def test_the_pad_moves_by_mouse_and_keys(page):
+def test_the_pad_moves_by_mouse_and_keys(page, run):
     run(page, 2)
     output = page.locator(".jp-CodeCell").nth(2)
     output.locator(".smoothnb-here").wait_for(timeout=30_000)
@@ -199,7 +144,7 @@ def test_the_pad_moves_by_mouse_and_keys(page):
     assert caption(output) == "A 0.06 · B 0.19 · C 0.19 · D 0.56"
 
 
-def test_pictures_appear_and_move_while_they_are_drawn_and_while_the_kernel_is_busy(page):
+def test_pictures_appear_and_move_while_they_are_drawn_and_while_the_kernel_is_busy(page, run):
     run(page, 3)
     output = page.locator(".jp-CodeCell").nth(3)
     first = output.locator("img[src]").first
@@ -217,7 +162,7 @@ def test_pictures_appear_and_move_while_they_are_drawn_and_while_the_kernel_is_b
     assert output.locator("img[src]").count() == 2
 
 
-def test_an_edit_is_typed_and_its_slider_moves(page):
+def test_an_edit_is_typed_and_its_slider_moves(page, run):
     run(page, 5)
     output = page.locator(".jp-CodeCell").nth(5)
 

@@ -1,0 +1,7 @@
+"""Points of a picture, dragged to others."""
+
+from smoothnb.dragging.drag import Dragged, drag
+from smoothnb.dragging.matching import point_map
+from smoothnb.dragging.options import DRAG_DIFFUSION, DragOptions
+
+__all__ = ["DRAG_DIFFUSION", "DragOptions", "Dragged", "drag", "point_map"]

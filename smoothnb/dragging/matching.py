@@ -1,0 +1,71 @@
+"""Features that follow a point: where in a picture is what was there before?"""
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from smoothnb.dragging.features import Eye
+from smoothnb.inversion import Inversion
+from smoothnb.sampling import embed
+
+GRID = 64
+"""Places along each side at which a point is looked for."""
+
+
+@torch.no_grad()
+def point_map(
+    pipe,
+    inversion: Inversion,
+    point: Sequence[float],
+    other: Inversion | None = None,
+    strength: float = 0.2,
+    blocks: Sequence[int] = (-2, -1),
+) -> Float[Tensor, "rows columns"]:
+    """How alike a point of one picture and every place of another are to the UNet (Tang et al. 2023, DIFT).
+
+    Args:
+        pipe: A diffusers pipeline.
+        inversion: Of the picture with the point.
+        point: (x, y) in pixels of the picture that the model draws.
+        other: Of the picture to look in; by default the same one.
+        strength: In (0, 1]: t / T of the noisy latents that are looked at.
+        blocks: Up blocks of the UNet whose features count, -1 being the last.
+
+    Returns:
+        On a grid over the whole picture, the cosine of the angle between features, standardized by the first picture:
+        1 where they are the same. The place of the maximum is where the point is found.
+
+    Raises:
+        ValueError: If the point lies outside the picture, an inversion is of several pictures or another model's, or
+            they have different numbers of steps.
+    """
+    other = inversion if other is None else other
+    for one in (inversion, other):
+        one.check(pipe)
+        if len(one) != 1:
+            raise ValueError(f"expected the inversion of one picture, got one of {len(one)}: choose by inversion[i]")
+    steps = inversion.settings.num_inference_steps
+    if other.settings.num_inference_steps != steps or not 0 < strength <= 1:
+        raise ValueError(
+            f"expected two inversions of as many steps and strength in (0, 1], got {steps} and "
+            f"{other.settings.num_inference_steps} steps, and {strength}"
+        )
+    height, width = (side * pipe.vae_scale_factor for side in inversion.trajectory.shape[-2:])
+    if not (len(point) == 2 and 0 <= point[0] <= width and 0 <= point[1] <= height):
+        raise ValueError(f"expected a point (x, y) within 0 to {width} and 0 to {height}, got {tuple(point)}")
+    state = max(1, round(strength * steps))
+    scheduler = copy.deepcopy(pipe.scheduler)
+    scheduler.set_timesteps(steps, device=pipe.device)
+    t = scheduler.timesteps[steps - state]
+    before, after = (
+        Eye(pipe, blocks, embed(pipe, one.settings.prompts), (height, width)) for one in (inversion, other)
+    )
+    first = before.look(inversion.trajectory[state].to(pipe.device), t)
+    second = after.look(other.trajectory[state].to(pipe.device), t, first)
+    rows, columns = ((torch.arange(GRID, device=pipe.device) + 0.5) / GRID * side for side in (height, width))
+    places = torch.cartesian_prod(rows, columns).flip(-1)[None]
+    own = first.at(torch.tensor([[list(point)]], dtype=torch.float32, device=pipe.device))
+    return torch.cosine_similarity(second.at(places), own, dim=-1).reshape(GRID, GRID).cpu()

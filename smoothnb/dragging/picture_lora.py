@@ -1,0 +1,64 @@
+"""A LoRA that learns one picture by heart, so that the model draws it in that picture's own way (Shi et al. 2023)."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from smoothnb.dragging.options import DragOptions
+from smoothnb.lora import stacked_lora
+from smoothnb.progress import progress_bar
+from smoothnb.schedule import Schedule
+
+NAME = "picture"
+"""Of the adapter."""
+BATCH = 4
+"""Noises and timesteps a step, as published."""
+
+
+@contextmanager
+def knowing_picture(pipe, x0: Tensor, embeds: Tensor, options: DragOptions, progress: bool = True) -> Iterator[None]:
+    """Meanwhile the UNet has one more LoRA, beside the smooth one if there is one, trained on one picture here and now.
+
+    The loss is Eq. 2 of the supplement without weights, as in DragDiffusion. Afterwards the LoRA is gone.
+
+    Args:
+        pipe: A diffusers pipeline.
+        x0: The picture's latents, as a batch of one.
+        embeds: Its prompt's embedding.
+        options: Steps, rank, learning rate and seed.
+        progress: Whether to show a progress bar.
+
+    Raises:
+        FloatingPointError: If the loss is not finite.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(options.seed)
+        with stacked_lora(pipe.unet, options.lora_rank, NAME) as weights:
+            _train(pipe, weights, x0, embeds, options, progress)
+            yield
+
+
+def _train(pipe, weights: list[nn.Parameter], x0: Tensor, embeds: Tensor, options: DragOptions, progress: bool) -> None:
+    unet, schedule, dtype = pipe.unet, Schedule.of(pipe.scheduler), pipe.unet.dtype
+    generator = torch.Generator().manual_seed(options.seed)
+    optimizer = torch.optim.Adam(weights, lr=options.lora_learning_rate)
+    shape = (BATCH, *x0.shape[1:])
+    x0, embeds = x0.expand(shape), embeds.to(dtype).expand(BATCH, -1, -1)
+    with torch.enable_grad(), progress_bar(options.lora_steps, "learning the picture", progress) as bar:
+        for _ in range(options.lora_steps):
+            noise = torch.randn(shape, generator=generator).to(x0.device)
+            t = torch.randint(len(schedule), (BATCH,), generator=generator).to(x0.device)
+            x = schedule.add_noise(x0, noise, t)
+            found = unet(x.to(dtype), t, encoder_hidden_states=embeds).sample.float()
+            # A sum over pixels: gradients of their mean would vanish in float16, and Adam does not mind the factor.
+            loss = (found - schedule.target(x0, noise, t)).square().flatten(1).sum(1).mean()
+            if not torch.isfinite(loss):
+                raise FloatingPointError("learning the picture diverged: give a smaller lora_learning_rate")
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            bar.update()
+    for weight in weights:
+        weight.requires_grad_(False)

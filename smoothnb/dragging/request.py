@@ -1,0 +1,120 @@
+"""What shall be dragged where: points and mask, checked, and brought to the size that the model draws."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from smoothnb.images import ImageLike, to_rgb
+
+PointList = Sequence[Sequence[float]]
+"""(x, y) for each point."""
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """Points and mask in a picture of the model's size.
+
+    Attributes:
+        handles, targets: In pixels, (0, 0) being the upper left corner.
+        mask: True where the picture may change; None for everywhere.
+        size: Height and width of the picture.
+    """
+
+    handles: Float[Tensor, "point 2"]
+    targets: Float[Tensor, "point 2"]
+    mask: Bool[Tensor, "height width"] | None
+    size: tuple[int, int]
+
+    @classmethod
+    def of(
+        cls, handles: PointList, targets: PointList, mask: ImageLike | None, given: tuple[int, int],
+        size: tuple[int, int],
+    ) -> "Request":  # fmt: skip
+        """Checks points and mask.
+
+        Args:
+            handles: In pixels of the picture that was given.
+            targets: One for each handle.
+            mask: As large as the picture that was given; white (or True) where it may change.
+            given: Height and width of that picture.
+            size: Height and width of the picture that the model draws: the one given is cropped around the middle and
+                resized to it, and so are points and mask.
+
+        Raises:
+            ValueError: If points are none, unequal in number, outside the picture or equal to their targets, or the
+                mask has another size or leaves a handle out.
+        """
+        handles, targets = list(handles), list(targets)
+        if len(handles) != len(targets) or not handles:
+            raise ValueError(
+                f"expected as many targets as handles, and at least one of each; got {len(handles)} handles and "
+                f"{len(targets)} targets"
+            )
+        before = [_points(points, name, given) for points, name in ((handles, "handle"), (targets, "target"))]
+        for handle, target in zip(*before, strict=True):
+            if math.dist(handle, target) < 1:
+                raise ValueError(f"the handle ({_said(handle)}) is its own target: drag it by a pixel at least")
+        scale = max(size[0] / given[0], size[1] / given[1])
+        middle, new_middle = (torch.tensor([width / 2, height / 2]) for height, width in (given, size))
+        after = [(torch.tensor(points) - middle) * scale + new_middle for points in before]
+        for points, moved in zip(before, after, strict=True):
+            for point, (x, y) in zip(points, moved.tolist(), strict=True):
+                if not (-1e-3 <= x <= size[1] + 1e-3 and -1e-3 <= y <= size[0] + 1e-3):
+                    raise ValueError(
+                        f"the point ({_said(point)}) is cropped away: the model draws {size[1]}×{size[0]}, and sees "
+                        f"the middle of this picture of {given[1]}×{given[0]}"
+                    )
+        found = None if mask is None else _mask(mask, given, size)
+        if found is not None:
+            for point, (x, y) in zip(before[0], after[0].tolist(), strict=True):
+                if not found[min(int(y), size[0] - 1), min(int(x), size[1] - 1)]:
+                    raise ValueError(
+                        f"the mask leaves the handle ({_said(point)}) out: it is to be white wherever the picture may "
+                        "change, around the handles and on the way to their targets"
+                    )
+        return cls(*after, found, size)
+
+    def cells(self, height: int, width: int) -> Float[Tensor, "1 1 {height} {width}"]:
+        """The mask for latents: 1 where at least a quarter of the pixels behind one may change."""
+        if self.mask is None:
+            return torch.ones(1, 1, height, width)
+        return (F.interpolate(self.mask[None, None].float(), (height, width), mode="area") >= 0.25).float()
+
+
+def _points(points: PointList, name: str, size: tuple[int, int]) -> list[tuple[float, float]]:
+    found = []
+    for point in points:
+        pair = tuple(float(x) for x in point)
+        if len(pair) != 2 or not all(map(math.isfinite, pair)):
+            raise ValueError(f"expected every {name} as (x, y) in pixels, got {point!r}")
+        if not (0 <= pair[0] <= size[1] and 0 <= pair[1] <= size[0]):
+            raise ValueError(
+                f"the {name} ({_said(pair)}) lies outside the picture: expected x from 0 to {size[1]}, y from 0 to "
+                f"{size[0]}"
+            )
+        found.append(pair)
+    return found
+
+
+def _said(point: Sequence[float]) -> str:
+    return ", ".join(f"{x:g}" for x in point)
+
+
+def _mask(mask: ImageLike, given: tuple[int, int], size: tuple[int, int]) -> Bool[Tensor, "height width"]:
+    array = mask.detach().cpu().numpy() if isinstance(mask, Tensor) else mask
+    if isinstance(array, np.ndarray) and array.dtype == bool:
+        array = array.astype(np.uint8) * 255
+    picture = to_rgb(array).convert("L")
+    if picture.size != given[::-1]:
+        raise ValueError(
+            f"expected a mask as large as the picture, {given[1]}×{given[0]}; got {picture.width}×{picture.height}"
+        )
+    fitted = ImageOps.fit(picture, size[::-1], Image.Resampling.NEAREST)
+    return torch.from_numpy(np.asarray(fitted) > 127)

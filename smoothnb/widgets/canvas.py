@@ -1,0 +1,187 @@
+"""A picture on which the reader says what to drag where, and which part of it may change."""
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import anywidget
+import numpy as np
+import traitlets
+from PIL import Image
+
+from smoothnb.images import ImageLike, to_rgb
+
+HERE = Path(__file__).parent
+Point = tuple[float, float]
+"""x to the right and y downwards, in pixels of the picture: it spans [0, width] × [0, height]."""
+
+
+class DragCanvas(anywidget.AnyWidget):
+    """A picture to draw on: arrows from handles to targets, and a mask of what may change.
+
+    An arrow is dragged from what shall move to where it shall go; dragging one of its ends moves that end. "paint" and
+    "erase" draw the mask. Keys do the same once the picture is clicked: arrow keys (with Shift by 10 pixels), Enter to
+    press and to let go, Escape, Delete, Ctrl+Z. Without a browser, give handles, targets and mask, or set `arrows` and
+    `mask`; setting them redraws the picture in the browser.
+
+        canvas = sn.DragCanvas("house.png", handles=[(88, 180)], targets=[(88, 120)])
+
+    Args:
+        picture: At its own size; see `to_rgb`.
+        handles: Points that shall move.
+        targets: Where each of them shall go.
+        mask: As the attribute.
+        width: Of the picture on screen, in pixels.
+
+    Attributes:
+        picture: In RGB.
+        arrows: One [x0, y0, x1, y1] from each handle to its target, in pixels of the picture, to a tenth. A change is
+            noticed when a new list is set.
+
+    Raises:
+        ValueError: If handles and targets do not pair up, a point lies outside the picture, or the mask has another
+            size than the picture or is black everywhere. Setting `arrows` raises traitlets.TraitError instead.
+        TypeError: If the mask is of another kind.
+    """
+
+    _esm = HERE / "canvas.js"
+    # Buttons and lines look as those of the other widgets.
+    _css = "".join((HERE / name).read_text(encoding="utf-8") for name in ("frames.css", "canvas.css"))
+
+    arrows = traitlets.List().tag(sync=True)
+    _picture = traitlets.Unicode().tag(sync=True)
+    # A PNG as text, opaque where the picture may change, so that a browser can draw it as it comes; "" for no mask.
+    _mask = traitlets.Unicode().tag(sync=True)
+    _width = traitlets.Int().tag(sync=True)
+    _status = traitlets.Unicode().tag(sync=True)
+    # While true, nothing can be drawn.
+    _busy = traitlets.Bool(False).tag(sync=True)
+
+    def __init__(
+        self,
+        picture: ImageLike,
+        handles: Sequence[Sequence[float]] = (),
+        targets: Sequence[Sequence[float]] = (),
+        mask: Image.Image | np.ndarray | None = None,
+        width: int = 384,
+    ):
+        self.picture = to_rgb(picture)
+        starts, ends = (
+            _rows(points, self.picture.size, f"{name} as (x, y) pairs")
+            for name, points in (("handles", handles), ("targets", targets))
+        )
+        if len(starts) != len(ends):
+            raise ValueError(f"expected a target for each handle, got {len(starts)} handles and {len(ends)} targets")
+        arrows = [[*start, *end] for start, end in zip(starts, ends, strict=True)]
+        # What undoing goes back to is kept here, not in the browser: there it would end with the view.
+        self._history: list[tuple[list, str]] = []
+        super().__init__(
+            arrows=arrows, _mask=self._encoded(mask), _picture=_png_text(self.picture), _width=width,
+        )  # fmt: skip
+        self._state = (self.arrows, self._mask)
+        self.observe(self._remember, names=["arrows", "_mask"])
+        self.on_msg(lambda _, message, __: self.undo() if message == "undo" else None)
+
+    def __repr__(self) -> str:
+        width, height = self.picture.size
+        count = len(self.arrows)
+        mask = ", with a mask" if self._mask else ""
+        return f"DragCanvas({width}×{height}, {count} arrow{'' if count == 1 else 's'}{mask})"
+
+    @property
+    def handles(self) -> list[Point]:
+        """Points that shall move."""
+        return [(x, y) for x, y, _, _ in self.arrows]
+
+    @property
+    def targets(self) -> list[Point]:
+        """Where each of them shall go."""
+        return [(x, y) for _, _, x, y in self.arrows]
+
+    @property
+    def mask(self) -> Image.Image | None:
+        """White (255) where the picture may change and black (0) elsewhere, at its size; None if all of it may.
+
+        Set it to a PIL image (from 128 upwards counts as white), an array of bool (height × width) or None.
+        """
+        if not self._mask:
+            return None
+        alpha = Image.open(io.BytesIO(base64.b64decode(self._mask))).convert("RGBA").getchannel("A")
+        return alpha.point(lambda value: 255 * (value > 127))
+
+    @mask.setter
+    def mask(self, mask: Image.Image | np.ndarray | None) -> None:
+        self._mask = self._encoded(mask)
+
+    def clear(self) -> None:
+        """Takes away all arrows and the mask; `undo` brings them back."""
+        self._set([], "")
+
+    def undo(self) -> None:
+        """Goes back to before the last change to arrows or mask, whoever made it; if there was none, does nothing."""
+        if self._history:
+            self._state = self._history.pop()
+            self._set(*self._state)
+
+    def _set(self, arrows: list, mask: str) -> None:
+        # At once, so that it is one change, and one step to undo.
+        with self.hold_trait_notifications():
+            self.arrows, self._mask = arrows, mask
+
+    def _remember(self, _: object) -> None:
+        state = (self.arrows, self._mask)
+        if state != self._state:
+            self._history.append(self._state)
+            self._state = state
+
+    def _encoded(self, mask: Image.Image | np.ndarray | None) -> str:
+        if mask is None:
+            return ""
+        if not isinstance(mask, Image.Image):
+            mask = np.asarray(mask)
+            if mask.dtype != bool:
+                raise TypeError(f"expected a mask as a PIL image, an array of bool or None, got {mask.dtype}")
+            if mask.ndim != 2:
+                raise ValueError(f"expected a mask as an array of height × width, got shape {mask.shape}")
+            mask = Image.fromarray((mask * 255).astype(np.uint8))
+        grey = mask.convert("L").point(lambda value: 255 * (value > 127))
+        if grey.size != self.picture.size:
+            (width, height), (wide, high) = self.picture.size, grey.size
+            raise ValueError(f"expected a mask of the picture's size, {width}×{height}, got {wide}×{high}")
+        if not grey.getbbox():
+            raise ValueError("expected a mask that is white somewhere, got a black one: None lets all of it change")
+        return _png_text(Image.merge("LA", [Image.new("L", grey.size, 255), grey]))
+
+    @traitlets.validate("arrows")
+    def _valid_arrows(self, proposal: dict) -> list[list[float]]:
+        try:
+            return _rows(proposal["value"], self.picture.size, "arrows as [x0, y0, x1, y1]")
+        except ValueError as error:
+            raise traitlets.TraitError(str(error)) from error
+
+
+def _rows(given: Sequence, size: tuple[int, int], expected: str) -> list[list[float]]:
+    """Points, or arrows of two points each, to a tenth of a pixel."""
+    columns = expected.count(",") + 1
+    try:
+        rows = np.asarray(given, dtype=float) if len(given) else np.empty((0, columns))
+    except (TypeError, ValueError):
+        rows = np.empty(0)
+    if rows.ndim != 2 or rows.shape[1] != columns:
+        raise ValueError(f"expected {expected}, got {given!r}")
+    for point in rows.reshape(-1, 2).tolist():
+        # Not so for numbers that are not finite either.
+        if not all(0 <= value <= limit for value, limit in zip(point, size, strict=True)):
+            raise ValueError(
+                f"expected points within the picture, x from 0 to {size[0]} and y from 0 to {size[1]}, "
+                f"got ({point[0]:g}, {point[1]:g})"
+            )
+    return rows.round(1).tolist()
+
+
+def _png_text(picture: Image.Image) -> str:
+    # As text: Colab has lost binary messages of widgets that are not ipywidgets' own.
+    buffer = io.BytesIO()
+    picture.save(buffer, "png")
+    return base64.b64encode(buffer.getvalue()).decode()

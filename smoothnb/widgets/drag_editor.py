@@ -1,0 +1,193 @@
+"""A picture to draw arrows on, and beside it what comes of dragging it along them."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+
+import ipywidgets as widgets
+import numpy as np
+from PIL import Image
+
+from smoothnb.dragging import Dragged, DragOptions, drag
+from smoothnb.images import ImageLike, to_pil, to_pixels
+from smoothnb.latents import picture_size
+from smoothnb.widgets.canvas import DragCanvas, Point
+from smoothnb.widgets.drawing import Drawing
+from smoothnb.widgets.mixing import MixingSlider
+
+REASONS = {
+    "arrived": "arrived after {steps}",
+    "steps": "ended after {steps}: max_steps allows no more",
+    "lost": "lost sight of a handle after {steps}: the best so far is drawn",
+    "interrupted": "stopped after {steps}: the best so far is drawn",
+}
+"""What to tell the reader, by `Dragged.reason`."""
+
+
+class DragEditor(widgets.VBox):
+    """A picture to draw arrows and a mask on, and beside it the dragged one, with a slider over the optimization steps.
+
+    "drag" runs `drag` in a thread. How far it is, and in the end why it stopped, is said below the picture; so is what
+    is wrong with arrows or mask, and what was dragged before then stays. "stop" has the best so far drawn. At most one
+    widget draws at a time: a new one stops it too. Without a browser, call `drag` and `wait`:
+
+        editor = sn.DragEditor(pipe, "house.png", "a house", handles=[(44, 88)], targets=[(74, 88)])
+        editor.drag().wait().result.picture
+
+    Args:
+        pipe: A diffusers pipeline.
+        picture: As `encode` takes it. It is cropped around the middle and resized to the size that the model draws;
+            arrows and mask are in pixels of that.
+        prompt: What is on it.
+        handles, targets, mask: To begin with; see `DragCanvas`.
+        options: Settings of `drag`.
+        frames: How many pictures on the way to draw, at least 2; see `drag`.
+        width: Of a picture on screen, in pixels.
+
+    Attributes:
+        canvas: The `DragCanvas`, with `handles`, `targets` and `mask` to read and to set.
+        result: The last `Dragged`; None before the first.
+        slider: The `MixingSlider` over its pictures; None before the first. `slider.value` is the step.
+        error: What went wrong with the last drag; None if nothing did.
+
+    Raises:
+        ValueError: If handles, targets, mask or frames are not as described.
+    """
+
+    _drawer: Drawing | None = None
+
+    def __init__(
+        self,
+        pipe,
+        picture: ImageLike,
+        prompt: str,
+        handles: Sequence[Sequence[float]] = (),
+        targets: Sequence[Sequence[float]] = (),
+        mask: Image.Image | np.ndarray | None = None,
+        options: DragOptions = DragOptions(),  # noqa: B008 (it is frozen)
+        frames: int = 9,
+        width: int = 256,
+    ):
+        if frames < 2:
+            raise ValueError(f"expected frames of at least 2, got {frames}")
+        self._pipe, self._prompt, self._options, self._frames = pipe, prompt, options, frames
+        (picture,) = to_pil(to_pixels(picture, *picture_size(pipe)))
+        self.canvas = DragCanvas(picture, handles, targets, mask, width)
+        # What was said of other arrows makes room for the canvas's hints.
+        self.canvas.observe(self._forget, names=["arrows", "_mask"])
+        self.result: Dragged | None = None
+        self.slider: MixingSlider | None = None
+        self.error: Exception | None = None
+        self._begin = widgets.Button(description="drag", button_style="primary")
+        # As the canvas's own, in both versions of ipywidgets.
+        self._begin.style.button_color = "#2f6690"
+        self._end = widgets.Button(description="stop", layout=widgets.Layout(visibility="hidden"))
+        # A second click of two may come once the first has begun.
+        self._begin.on_click(lambda _: None if self.canvas._busy else self.drag())
+        self._end.on_click(lambda _: self.stop())
+        buttons = widgets.HBox([self._begin, self._end], layout=widgets.Layout(margin="0 2px"))
+        self._left = widgets.VBox([self.canvas, buttons], layout=widgets.Layout(flex="0 1 auto"))
+        self._both = widgets.HBox([self._left], layout=widgets.Layout(flex_flow="row wrap"))
+        super().__init__([self._both])
+
+    def __repr__(self) -> str:
+        return f"DragEditor({self._prompt!r}, {self.canvas!r})"
+
+    def drag(self) -> "DragEditor":
+        """Begins to drag along the arrows as they are now, as the button does.
+
+        Returns:
+            The editor itself.
+
+        Raises:
+            RuntimeError: If a drag is under way.
+        """
+        canvas = self.canvas
+        if canvas._busy:
+            raise RuntimeError("a drag is under way: `wait` for it, or `stop` it and wait")
+        canvas._status = "learning the picture" if self._options.lora_steps else "finding the way to the picture"
+        Drawing({0: self._dragged(canvas.handles, canvas.targets, canvas.mask)}, [0], self._put, self._report)
+        return self
+
+    def wait(self) -> "DragEditor":
+        """Blocks until the drag is over. Ctrl-C, or "interrupt", is as good as `stop`.
+
+        Returns:
+            The editor itself.
+
+        Raises:
+            RuntimeError: If the drag was stopped before it began.
+            Exception: What went wrong with it.
+        """
+        if self._drawer:
+            self._drawer.wait()
+        return self
+
+    def stop(self) -> None:
+        """Ends the optimization after the step at hand, and has the best so far drawn."""
+        if self._drawer:
+            self._drawer.stop()
+
+    def close(self) -> None:
+        self.stop()
+        super().close()
+
+    def _forget(self, _: object) -> None:
+        if not self.canvas._busy:
+            self.canvas._status = ""
+
+    def _dragged(self, handles: list[Point], targets: list[Point], mask: Image.Image | None) -> Iterator[Dragged]:
+        if not handles:
+            raise ValueError("there is no arrow yet: drag one from what shall move to where it shall go")
+        arrival = self._options.length("arrival", min(self.canvas.picture.size))
+        with ExitStack() as quiet:
+
+            def told(step: int, left: float) -> None:
+                stopped = self._drawer.stopped
+                ended = stopped or left <= arrival or step == self._options.max_steps
+                self.canvas._status = f"step {step}: {left:.0f} px left" + ", drawing the pictures" * ended
+                self._end.layout.visibility = "hidden" if ended else "visible"
+                if stopped:
+                    # The status tells what the warning would. Filters are the whole process's, so not before.
+                    quiet.enter_context(warnings.catch_warnings())
+                    warnings.filterwarnings("ignore", "interrupted after")
+                    raise KeyboardInterrupt
+
+            result = drag(
+                self._pipe, self.canvas.picture, self._prompt, handles, targets, mask, self._options,
+                frames=self._frames, callback=told, progress=False,
+            )  # fmt: skip
+        yield result
+
+    def _put(self, _: int, __: int, result: Dragged) -> None:
+        labels = [f"step {step}" for step in result.frame_steps]
+        width = self.canvas._width
+        slider = MixingSlider(result.frames, result.frame_steps, labels, width, axis="optimization step")
+        slider.value = slider.etas[-1]
+        # Beside the canvas wherever there is room for the picture: what stands around the slider may go below it.
+        slider.layout.flex = f"1 1 {width + 8}px"
+        before, self.slider, self.result = self.slider, slider, result
+        self._both.children = [self._left, slider]
+        if before:
+            before.close()
+
+    def _report(self, drawing: Drawing) -> None:
+        # It reports first before its thread begins, which can then ask whether it was stopped.
+        self._drawer, self.error = drawing, drawing.error
+        if not drawing.running:
+            self.canvas._status = self._said(drawing)
+        self._end.layout.visibility = "visible" if drawing.running and not drawing.done else "hidden"
+        self._begin.disabled = drawing.running
+        # Last, as the next drag may then begin.
+        self.canvas._busy = drawing.running
+
+    def _said(self, drawing: Drawing) -> str:
+        if isinstance(drawing.error, ValueError):
+            return str(drawing.error)
+        if drawing.error:
+            return f"{type(drawing.error).__name__}: {drawing.error}"
+        if not drawing.done:
+            return "stopped before it began"
+        count = len(self.result.losses)
+        steps = f"{count} step{'' if count == 1 else 's'}"
+        return f"{REASONS[self.result.reason].format(steps=steps)} ({sum(self.result.seconds.values()):.1f} s)"
