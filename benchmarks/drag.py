@@ -205,16 +205,17 @@ class Bench:
         return {way: float(np.mean(values)) for way, values in taken.items()}
 
 
-def table(results: dict) -> str:
-    lines = ["| | | cases | " + " | ".join(FIGURES.values()) + " |", "|---" * (len(FIGURES) + 3) + "|"]
-    for way in WAYS:
+def table(results: dict, ways: Sequence[str], count: int) -> str:
+    """Means over the first cases."""
+    lines = ["| | | " + " | ".join(FIGURES.values()) + " |", "|---" * (len(FIGURES) + 2) + "|"]
+    for way in ways:
         for model in MODELS:
             found = results.get(model, {}).get(way)
             if found is None:
                 continue
             found = found | {"seconds": [results.get("seconds", {}).get(way, math.nan)]}
-            cells = [f"{np.nanmean(found[key]):{DIGITS[key]}}" for key in FIGURES]
-            lines.append(f"| {way} | {model} | {len(found['steps'])} | " + " | ".join(cells) + " |")
+            cells = [f"{np.nanmean(found[key][:count]):{DIGITS[key]}}" for key in FIGURES]
+            lines.append(f"| {way} | {model} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -237,7 +238,9 @@ def comparison(results: dict) -> str:
     return "\n".join(lines)
 
 
-def sheet(found: list[Case], numbers: Sequence[int], folder: Path, ways: Sequence[str] = FULL[1:]) -> Image.Image:
+def sheet(
+    found: list[Case], numbers: Sequence[int], folder: Path, ways: Sequence[str] = FULL[1:], size: int = 96
+) -> Image.Image:
     """Cases with their answers, and what was made of them."""
     rows: dict[str, list[Image.Image]] = {name: [] for name in ("before", "true", *ways)}
     for number in numbers:
@@ -249,7 +252,7 @@ def sheet(found: list[Case], numbers: Sequence[int], folder: Path, ways: Sequenc
         for way in ways:
             with Image.open(folder / _slug(way) / f"{number:02}.png") as picture:
                 rows[way].append(picture.convert("RGB"))
-    return strip(rows, size=112)
+    return strip(rows, size=size)
 
 
 def _slug(way: str) -> str:
@@ -269,7 +272,8 @@ def main() -> None:
     def write() -> None:
         file.write_text(json.dumps(results) + "\n")
         parts = {
-            "Drags, means over cases": table(results),
+            f"Means over {options.cases} drags": table(results, FULL, options.cases),
+            f"Means over the first {options.fewer} of them": table(results, list(WAYS), options.fewer),
             "Smooth less base, with the interval over cases (95 %)": comparison(results),
         }
         write_tables(file, parts, results)
@@ -294,7 +298,7 @@ def main() -> None:
         suns = [i for i in range(len(found)) if not math.isfinite(shares[i])]
         for name, numbers in (("best", order[:SHOWN]), ("worst", order[-SHOWN:]), ("suns", suns[:SHOWN])):
             sheet(found, numbers, options.cache / model).save(options.output.with_name(f"{model}-{name}.png"))
-        ways = sheet(found, range(options.fewer), options.cache / model, list(WAYS)[1:])
+        ways = sheet(found, range(options.fewer), options.cache / model, list(WAYS)[1:], 64)
         ways.save(options.output.with_name(f"{model}-ways.png"))
     write()
 

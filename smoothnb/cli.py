@@ -9,6 +9,7 @@ from importlib import import_module
 COMMANDS = {
     "train": ("smoothnb.training:train", "train a smooth LoRA"),
     "edit": ("smoothnb.commands:edit", "edit a picture in words"),
+    "drag": ("smoothnb.commands:drag", "drag points of a picture to others"),
     "train-postcard vae": ("smoothnb.postcards.vae:train", "train the postcard autoencoder"),
     "train-postcard diffusion": ("smoothnb.postcards.diffusion:train", "train the postcard UNet and text encoder"),
     "train-postcard reader": ("smoothnb.postcards.reader:train", "train the Reader on renders"),

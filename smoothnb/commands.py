@@ -1,7 +1,12 @@
 """What the command line does with pictures: load a model, call the function of the package, write a file."""
 
+from dataclasses import replace
 from pathlib import Path
 
+from PIL import Image
+
+from smoothnb.dragging import DRAG_DIFFUSION, DragOptions
+from smoothnb.dragging import drag as drag_points
 from smoothnb.inversion import ddim_invert
 from smoothnb.models import load_pipeline
 from smoothnb.null_text import null_text_invert
@@ -46,6 +51,50 @@ def edit(
     inversion = invert(pipe, picture, prompt, num_inference_steps=steps, fixed_point_steps=0 if null_text else 3)
     edited = edit_text(pipe, inversion, target, switch, method, blend=blend, guidance_scale=guidance_scale)
     (found,) = finish(pipe, edited)
+    _write(found, output)
+
+
+def drag(
+    picture: Path,
+    prompt: str,
+    handles: tuple[tuple[float, float], ...],
+    targets: tuple[tuple[float, float], ...],
+    mask: Path | None = None,
+    output: Path = Path("dragged.png"),
+    model: str = "postcard",
+    smooth: bool = False,
+    lora: Path | None = None,
+    published: bool = False,
+    lora_steps: int | None = None,
+    max_steps: int | None = None,
+) -> None:
+    """Drags points of a picture to others.
+
+    Args:
+        picture: The picture's file.
+        prompt: What is on it.
+        handles: Points to drag, x and y in pixels of the picture: 40 70 for one, 40 70 90 60 for two.
+        targets: Where to, one for each.
+        mask: A picture's file of the same size, white where the picture may change.
+        output: File for the dragged picture.
+        model: A model that comes with smoothnb, a folder, or an id on the Hugging Face hub.
+        smooth: Whether to use the smooth LoRA that comes with the model.
+        lora: A smooth LoRA of your own, folder or file.
+        published: Whether to use the settings of DragDiffusion as published.
+        lora_steps: Of training a LoRA on the picture beforehand.
+        max_steps: Of the optimization, at most.
+    """
+    pipe = load_pipeline(model, smooth=lora or smooth)
+    given = {"lora_steps": lora_steps, "max_steps": max_steps}
+    options = replace(
+        DRAG_DIFFUSION if published else DragOptions(), **{name: x for name, x in given.items() if x is not None}
+    )
+    found = drag_points(pipe, picture, prompt, handles, targets, mask, options)
+    _write(found.picture, output)
+    print(f"{found.reason} after {len(found.losses)} steps, {sum(found.seconds.values()):.1f} s")
+
+
+def _write(picture: Image.Image, output: Path) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
-    found.save(output)
+    picture.save(output)
     print(f"wrote {output}")

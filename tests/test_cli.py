@@ -103,3 +103,15 @@ def test_a_picture_is_edited_on_the_command_line(tmp_path, capsys):
         assert edited.size == (128, 128)
     with pytest.raises(ValueError, match="is in no prompt"):
         cli.main(["edit", *words, "--steps", "1", "--blend", "zebra"])
+
+
+def test_points_are_dragged_on_the_command_line(tmp_path, capsys):
+    house, output = data_folder() / "pictures" / "house.png", tmp_path / "new" / "dragged.png"
+    words = ["--picture", str(house), "--prompt", "a red house in a meadow at sunset", "--handles", "88", "176"]
+    words += ["--output", str(output), "--max-steps", "1"]
+    cli.main(["drag", *words, "--targets", "120", "176"])
+    assert f"wrote {output}" in (said := capsys.readouterr().out) and "steps after 1 steps" in said
+    with Image.open(output) as dragged:
+        assert dragged.size == (128, 128)
+    with pytest.raises(ValueError, match="target .300, 176. lies outside the picture"):
+        cli.main(["drag", *words, "--targets", "300", "176"])
