@@ -153,8 +153,7 @@ def denoise(
     Yields:
         Every step.
     """
-    scheduler = copy.deepcopy(pipe.scheduler)
-    scheduler.set_timesteps(num_inference_steps, device=pipe.device)
+    scheduler = scheduler_for(pipe, num_inference_steps)
     for index, t in enumerate(scheduler.timesteps[first:], first):
         # Gradients are off for the step alone: what runs between two steps is the caller's.
         with torch.no_grad():
@@ -162,6 +161,13 @@ def denoise(
             step = scheduler.step(found, t, latents)
             latents = settle(index, step.prev_sample)
         yield Step(index, int(t), latents, step.pred_original_sample)
+
+
+def scheduler_for(pipe, num_inference_steps: int):
+    """A scheduler like the pipeline's, set to so many steps: the pipeline's own stays as it is."""
+    scheduler = copy.deepcopy(pipe.scheduler)
+    scheduler.set_timesteps(num_inference_steps, device=pipe.device)
+    return scheduler
 
 
 def finish(pipe, steps: Iterable[Step], progress: bool = True) -> list[Image.Image]:

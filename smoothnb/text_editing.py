@@ -1,6 +1,5 @@
 """Another prompt for a picture that is there: switching prompts (the paper's way), attention control, and SDEdit."""
 
-import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from smoothnb.attention import Control, lend
 from smoothnb.images import to_pil
 from smoothnb.inversion import Inversion, prompts_for
 from smoothnb.latents import seeded_noise
-from smoothnb.sampling import Step, denoise, embed, guided_noise
+from smoothnb.sampling import Step, denoise, embed, guided_noise, scheduler_for
 
 SWITCH = {"switch": 0.8, "attention": 0.6, "sdedit": 0.6}
 """The methods, and what `switch` is where nobody says."""
@@ -165,7 +164,7 @@ def word_map(pipe, inversion: Inversion, word: str, every: int = 5) -> list[Imag
     control = Control.of(pipe, prompts, prompts, tuple(trajectory.shape[-2:]), [word])
     control.words = control.layout = False
     texts = torch.cat([embed(pipe, prompts)] * 3)
-    timesteps = _timesteps(pipe, len(trajectory)).flip(0).to(pipe.device)
+    timesteps = scheduler_for(pipe, len(trajectory)).timesteps.flip(0)
     with lend(pipe.unet, control):
         for x, t in zip(trajectory[::every], timesteps[::every], strict=True):
             pipe.unet(torch.cat([x] * 3), t, encoder_hidden_states=texts)
@@ -198,7 +197,7 @@ def _sdedit(task: _Task, seed: int | Sequence[int]) -> Iterator[Step]:
     def noise(index: int, t: Tensor, x: Tensor) -> Tensor:
         return guided_noise(task.pipe, x, t, task.target, task.null[index], task.guidance_scale)
 
-    timesteps = _timesteps(task.pipe, task.steps)
+    timesteps = scheduler_for(task.pipe, task.steps).timesteps
     first = int((timesteps > task.limit).sum())
     if first == task.steps:
         raise ValueError("this switch leaves no step to draw: give a larger one")
@@ -206,13 +205,6 @@ def _sdedit(task: _Task, seed: int | Sequence[int]) -> Iterator[Step]:
     fresh = (fresh[None] if fresh.ndim == 3 else fresh).expand_as(task.trajectory[0])
     start = task.pipe.scheduler.add_noise(task.trajectory[0], fresh, timesteps[first])
     return denoise(task.pipe, start, noise, task.steps, first)
-
-
-def _timesteps(pipe, steps: int) -> Tensor:
-    """Of the sampler, falling."""
-    scheduler = copy.deepcopy(pipe.scheduler)
-    scheduler.set_timesteps(steps)
-    return scheduler.timesteps
 
 
 def _attention(task: _Task, control: Control, layout_limit: float) -> Iterator[Step]:

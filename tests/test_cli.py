@@ -113,5 +113,5 @@ def test_points_are_dragged_on_the_command_line(tmp_path, capsys):
     assert f"wrote {output}" in (said := capsys.readouterr().out) and "steps after 1 steps" in said
     with Image.open(output) as dragged:
         assert dragged.size == (128, 128)
-    with pytest.raises(ValueError, match="target .300, 176. lies outside the picture"):
+    with pytest.raises(ValueError, match=r"target .300, 176. lies outside the picture"):
         cli.main(["drag", *words, "--targets", "300", "176"])

@@ -74,7 +74,8 @@ def drag(
     self-attention taken from the picture before, so that details stay.
 
     Everything that is attached to the pipeline is taken off afterwards, whatever happens. Interrupted (Ctrl-C), the
-    optimization ends with the best that it has, and that is drawn.
+    optimization ends with the best that it has, and that is drawn; a drawing that is interrupted ends with what the
+    model sees by then.
 
     Args:
         pipe: A diffusers pipeline.
@@ -89,7 +90,7 @@ def drag(
         guidance_scale: w that it is drawn with; 1 for other pictures.
         frames: How many pictures on the way to draw, evenly over the steps: none, or at least 2. They are fewer where
             there are fewer steps.
-        callback: Called after each step with its number and the distance left, in pixels. If it raises
+        callback: Called at the start and after each step with its number and the distance left, in pixels. If it raises
             KeyboardInterrupt, that is as good as Ctrl-C.
         progress: Whether to show progress bars, with the distance left.
 
@@ -143,7 +144,8 @@ def drag(
             origin = Origin(pipe, options, texts, empty, guidance_scale, states())
         with _timed("motion", seconds):
             moves, reason = _optimize(origin, eye, way, callback, progress)
-        best = min(range(len(moves)), key=lambda number: way.left(moves[number].handles).mean().item())
+        sure = [number for number, found in enumerate(moves) if not found.lost]
+        best = min(sure, key=lambda number: way.left(moves[number].handles).mean().item())
         steps = sorted({round(best * i / (frames - 1)) for i in range(frames)} if frames else {best})
         goals = [moves[step].handles for step in steps]
         if reason != "interrupted":

@@ -81,6 +81,5 @@ class Eye:
 
     def _scale(self, map_: Tensor) -> tuple[Tensor, Tensor]:
         first = map_[:1].detach()
-        if not self.standardize:
-            return torch.zeros_like(first.mean((2, 3), keepdim=True)), torch.ones_like(first.mean((2, 3), keepdim=True))
-        return first.mean((2, 3), keepdim=True), first.std((2, 3), keepdim=True).clamp(min=1e-6)
+        mean, deviation = first.mean((2, 3), keepdim=True), first.std((2, 3), keepdim=True).clamp(min=1e-6)
+        return (mean, deviation) if self.standardize else (torch.zeros_like(mean), torch.ones_like(mean))

@@ -1,6 +1,5 @@
 """Features that follow a point: where in a picture is what was there before?"""
 
-import copy
 from collections.abc import Sequence
 
 import torch
@@ -9,7 +8,7 @@ from torch import Tensor
 
 from smoothnb.dragging.features import Eye
 from smoothnb.inversion import Inversion
-from smoothnb.sampling import embed
+from smoothnb.sampling import embed, scheduler_for
 
 GRID = 64
 """Places along each side at which a point is looked for."""
@@ -57,9 +56,7 @@ def point_map(
     if not (len(point) == 2 and 0 <= point[0] <= width and 0 <= point[1] <= height):
         raise ValueError(f"expected a point (x, y) within 0 to {width} and 0 to {height}, got {tuple(point)}")
     state = max(1, round(strength * steps))
-    scheduler = copy.deepcopy(pipe.scheduler)
-    scheduler.set_timesteps(steps, device=pipe.device)
-    t = scheduler.timesteps[steps - state]
+    t = scheduler_for(pipe, steps).timesteps[steps - state]
     before, after = (
         Eye(pipe, blocks, embed(pipe, one.settings.prompts), (height, width)) for one in (inversion, other)
     )

@@ -1,6 +1,6 @@
 """Where a drag begins: the picture before, and the noisy latents on the way to it."""
 
-import copy
+import warnings
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from smoothnb.dragging.options import DragOptions
 from smoothnb.dragging.reference import refer
 from smoothnb.inversion import climb
 from smoothnb.progress import progress_bar
-from smoothnb.sampling import denoise, guided_noise, sample
+from smoothnb.sampling import denoise, guided_noise, sample, scheduler_for
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,9 +49,7 @@ class Origin:
 
     @cached_property
     def _scheduler(self):
-        scheduler = copy.deepcopy(self.pipe.scheduler)
-        scheduler.set_timesteps(self.options.num_inference_steps, device=self.pipe.device)
-        return scheduler
+        return scheduler_for(self.pipe, self.options.num_inference_steps)
 
     @property
     def first(self) -> int:
@@ -94,8 +92,15 @@ class Origin:
             return supervised(index + 1, kept)
 
         x = supervised(self.first, latents)
-        for step in denoise(self.pipe, x, noise, options.num_inference_steps, self.first, settle):
-            x = step.latents
+        step = None
+        try:
+            for step in denoise(self.pipe, x, noise, options.num_inference_steps, self.first, settle):
+                x = step.latents
+        except KeyboardInterrupt:
+            if step is None:
+                raise
+            warnings.warn("interrupted while sampling: the picture is what the model saw by then", stacklevel=3)
+            return step.x0
         return x
 
 

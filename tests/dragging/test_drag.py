@@ -167,16 +167,33 @@ def test_an_interrupt_draws_the_best_so_far(tiny_pipe):
     assert told[0][1] == 24 and state(tiny_pipe) == before
 
 
+def test_an_interrupted_drawing_gives_what_is_seen_by_then(tiny_pipe, monkeypatch):
+    before, calls = state(tiny_pipe), []
+    real = sys.modules["smoothnb.dragging.origin"].guided_noise
+
+    def noise(*args):
+        calls.append(args)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr("smoothnb.dragging.origin.guided_noise", noise)
+    with pytest.warns(UserWarning, match="interrupted while sampling"):
+        found = drag(tiny_pipe, tiny_picture(), "a house", options=replace(QUICK, follow=0.0), **TINY)
+    assert found.picture.size == (64, 64) and len(calls) == 3 and state(tiny_pipe) == before
+
+
 def test_a_lost_handle_ends_it_with_the_best_state(tiny_pipe, monkeypatch):
     def moves(eye, x, t, way, step):
         yield Move(x, way.handles)
         yield Move(x + 1, way.handles + torch.tensor([9.0, 0]), 2.0)
-        yield Move(x + 2, way.handles + torch.tensor([5.0, 0]), 3.0, lost=True)
+        # Near its target, but not the handle.
+        yield Move(x + 2, way.handles + torch.tensor([20.0, 0]), 3.0, lost=True)
 
     drawn = []
     monkeypatch.setattr(DRAG, "move", moves)
     monkeypatch.setattr(DRAG.Origin, "draw", lambda self, eye, way, x, goals: drawn.append((self, x, goals)) or x)
-    found = drag(tiny_pipe, tiny_picture(), "a house", options=QUICK, **TINY)
+    found = drag(tiny_pipe, tiny_picture(), "a house", options=replace(QUICK, arrival=1.0), **TINY)
     origin, x, goals = drawn[0]
     assert found.reason == "lost" and found.losses == [2, 3]
     assert torch.equal(x, origin.states[-1] + 1) and goals.tolist() == [[[44, 30]]]
