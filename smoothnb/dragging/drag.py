@@ -186,6 +186,9 @@ def _optimize(
         except KeyboardInterrupt:
             moves = moves or [Move(origin.states[-1], way.handles)]
             warnings.warn(f"interrupted after {len(moves) - 1} steps: the best so far is drawn", stacklevel=3)
+        finally:
+            # In a notebook a bar that is not full would stay, in red.
+            bar.total = bar.n
     return moves, "interrupted"
 
 
