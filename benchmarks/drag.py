@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from results import resume, write_tables
+from results import mean_with_interval, resume, write_tables
 
 from smoothnb.dragging import DRAG_DIFFUSION, Dragged, DragOptions, drag, point_map
 from smoothnb.images import to_pil, to_pixels
@@ -230,10 +230,7 @@ def comparison(results: dict) -> str:
         cells = []
         for key in keys:
             change = np.array(both[1][key]) - np.array(both[0][key])
-            change = change[np.isfinite(change)]
-            means = np.random.default_rng(0).choice(change, (10_000, len(change))).mean(1)
-            low, high = np.percentile(means, (2.5, 97.5))
-            cells.append(f"{change.mean():+.2f} ({low:+.2f} to {high:+.2f})")
+            cells.append(mean_with_interval(change[np.isfinite(change)]))
         lines.append(f"| {way} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

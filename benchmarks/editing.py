@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from results import resume, write_tables
+from results import mean_with_interval, resume, write_tables
 
 from smoothnb.images import to_pil, to_pixels
 from smoothnb.inversion import Inversion, ddim_invert
@@ -180,10 +180,7 @@ def comparison(results: dict) -> str:
                     cells.append("")
                     continue
                 change = np.array(both[1][key]) - np.array(both[0][key])
-                low, high = np.percentile(
-                    np.random.default_rng(0).choice(change, (10_000, len(change))).mean(1), (2.5, 97.5)
-                )
-                cells.append(f"{change.mean():+.2f} ({low:+.2f} to {high:+.2f})")
+                cells.append(mean_with_interval(change))
             lines.append(f"| {kind} | {way} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -5,6 +5,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 
 def resume(options: argparse.Namespace) -> tuple[dict, Path]:
     """Results measured so far under `options.output` with these very options, and their file.
@@ -26,3 +28,10 @@ def write_tables(file: Path, parts: Mapping[str, str], results: Mapping) -> None
     said = ", ".join(f"{k} {v}" for k, v in {**results["settings"], **results["machine"]}.items())
     text = "\n\n".join(f"## {title}\n\n{body}" for title, body in parts.items())
     file.with_suffix(".md").write_text(f"{text}\n\n{said}\n")
+
+
+def mean_with_interval(changes: np.ndarray) -> str:
+    """The mean of changes, and the interval that it lies in when cases are drawn anew (bootstrap, 95 %)."""
+    means = np.random.default_rng(0).choice(changes, (10_000, len(changes))).mean(1)
+    low, high = np.percentile(means, (2.5, 97.5))
+    return f"{changes.mean():+.2f} ({low:+.2f} to {high:+.2f})"

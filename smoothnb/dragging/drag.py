@@ -130,16 +130,19 @@ def drag(
     texts, empty = embed(pipe, prompt), embed(pipe, "")
     eye = Eye(pipe, options.blocks, texts, size, options.standardize)
 
+    clean = None if image is None else encode(pipe, image).float()
+
     def states() -> list[Tensor]:
-        if latents is None:
-            return inverted(pipe, encode(pipe, image).float(), texts, options, progress)
+        if clean is not None:
+            return inverted(pipe, clean, texts, options, progress)
         return drawn(pipe, latents, texts, guidance_scale, options, progress)
 
     seconds: dict[str, float] = {}
     with frozen(pipe.unet), ExitStack() as attached:
         with _timed("lora", seconds):
             if options.lora_steps:
-                attached.enter_context(knowing_picture(pipe, states()[0], texts, options, progress))
+                known = states()[0] if clean is None else clean
+                attached.enter_context(knowing_picture(pipe, known, texts, options, progress))
         with _timed("inversion", seconds):
             origin = Origin(pipe, options, texts, empty, guidance_scale, states())
         with _timed("motion", seconds):
