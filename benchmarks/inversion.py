@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from PIL import Image
 from results import resume, write_tables
-from smoothness import deviations, interval
 from torch import Tensor
 
-from smoothnb.evaluation.reconstruction import reconstruction
-from smoothnb.images import to_pil, to_pixels
+from smoothnb.evaluation import reconstruction
+from smoothnb.evaluation.bootstrap import change, interval
+from smoothnb.images import neighbour_distances, to_pil, to_pixels
 from smoothnb.interpolation import interpolate
 from smoothnb.inversion import Inversion, ddim_invert, reconstruct
 from smoothnb.latents import decode, encode
@@ -177,14 +177,13 @@ class Bench:
             pair = slice(2 * number, 2 * number + 2)
             for name, (a, b) in zip(names, (shared, own[pair]), strict=True):
                 frames = rows[name] = list(interpolate(pipe, a, b, ratios, batch_size=11))
-                pixels = to_pixels(frames, frames[0].height, frames[0].width)
-                distances[name].append((pixels[1:] - pixels[:-1]).flatten(1).norm(dim=1).tolist())
+                distances[name].append(neighbour_distances(frames).tolist())
                 psnrs[name] += reconstruction([frames[0], frames[-1]], self.pictures[pair])["psnr"].tolist()
             if number < STRIPS:
                 strip(rows, [f"η = {r:.1f}" for r in ratios], size=96).save(folder / f"{model}-path-{number}.png")
         return {
             name: {
-                "istd": float(deviations({"distances": distances[name]}).mean()),
+                "istd": float(np.std(distances[name], axis=1).mean()),
                 "mean_distance": float(np.mean(distances[name])),
                 "ends": float(np.mean(psnrs[name])),
                 "distances": distances[name],
@@ -203,8 +202,9 @@ def summary(values: dict[str, Tensor], bound: dict[str, Tensor]) -> dict[str, fl
 def compare_paths(results: dict) -> None:
     """Notes beside each way's ISTD how it changes from the first one's, with the interval over pairs."""
     ways = [way for model in MODELS for way in results.get(model, {}).get("paths", {}).values()]
-    for way in ways:
-        low, high = interval(deviations(way), deviations(ways[0]))
+    deviations = [np.std(way["distances"], axis=1) for way in ways]
+    for way, own in zip(ways, deviations, strict=True):
+        low, high = interval(own, deviations[0], statistic=change)
         way["change"] = "" if way is ways[0] else f"{way['istd'] / ways[0]['istd'] - 1:+.1%}, {low:+.0%} to {high:+.0%}"
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from smoothnb.evaluation.bootstrap import interval
+
 
 def resume(options: argparse.Namespace) -> tuple[dict, Path]:
     """Results measured so far under `options.output` with these very options, and their file.
@@ -32,6 +34,5 @@ def write_tables(file: Path, parts: Mapping[str, str], results: Mapping) -> None
 
 def mean_with_interval(changes: np.ndarray) -> str:
     """The mean of changes, and the interval that it lies in when cases are drawn anew (bootstrap, 95 %)."""
-    means = np.random.default_rng(0).choice(changes, (10_000, len(changes))).mean(1)
-    low, high = np.percentile(means, (2.5, 97.5))
+    low, high = interval(changes)
     return f"{changes.mean():+.2f} ({low:+.2f} to {high:+.2f})"

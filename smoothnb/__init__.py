@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from smoothnb.dragging import DRAG_DIFFUSION, Dragged, DragOptions, drag
-    from smoothnb.evaluation import ISTD, istd, reconstruction
+    from smoothnb.evaluation import (
+        ISTD,
+        Comparison,
+        PhotoJudge,
+        ReaderJudge,
+        compare,
+        example_istd,
+        istd,
+        path_lengths,
+        read_prompts,
+        reconstruction,
+    )
+    from smoothnb.images import neighbour_distances
     from smoothnb.interpolation import coarse_to_fine, interpolate
     from smoothnb.inversion import Inversion, ddim_invert, reconstruct
     from smoothnb.latents import decode, encode, mix, seeded_noise, slerp
@@ -30,6 +42,7 @@ if TYPE_CHECKING:
         MixingPad,
         MixingSlider,
         PictureUpload,
+        WalkSlider,
         difference,
         pad_weights,
         strip,
@@ -72,6 +85,14 @@ _HOME = {
     "point_map": "dragging",
     "istd": "evaluation",
     "ISTD": "evaluation",
+    "neighbour_distances": "images",
+    "compare": "evaluation",
+    "Comparison": "evaluation",
+    "example_istd": "evaluation",
+    "read_prompts": "evaluation",
+    "path_lengths": "evaluation",
+    "ReaderJudge": "evaluation",
+    "PhotoJudge": "evaluation",
     "reconstruction": "evaluation",
     "MixingSlider": "widgets",
     "BlendSlider": "widgets",
@@ -82,6 +103,7 @@ _HOME = {
     "DragEditor": "widgets",
     "PictureUpload": "widgets",
     "LivePlot": "widgets",
+    "WalkSlider": "widgets",
     "difference": "widgets",
     "mark": "widgets",
     "strip": "widgets",
@@ -90,11 +112,12 @@ _HOME = {
 __all__ = [
     "slerp", "mix", "seeded_noise", "encode", "decode", "load_pipeline", "UnknownWordsWarning", "example_picture",
     "attach_lora", "set_smoothness", "Schedule", "base_loss", "variation_regularizer", "unit_directions",
-    "RunningConstant", "TrainConfig", "train", "sample", "generate", "finish", "Step", "interpolate", "coarse_to_fine",
-    "ddim_invert", "null_text_invert", "reconstruct", "Inversion", "edit_text", "word_map", "drag", "Dragged",
-    "DragOptions", "DRAG_DIFFUSION", "point_map", "istd", "ISTD", "reconstruction", "MixingSlider", "BlendSlider",
-    "MixingPad", "pad_weights", "EditSlider", "DragCanvas", "DragEditor", "PictureUpload", "LivePlot", "difference",
-    "mark", "strip",
+    "RunningConstant", "TrainConfig", "train", "sample", "generate", "finish", "Step", "interpolate",
+    "coarse_to_fine", "ddim_invert", "null_text_invert", "reconstruct", "Inversion", "edit_text", "word_map",
+    "drag", "Dragged", "DragOptions", "DRAG_DIFFUSION", "point_map", "istd", "ISTD", "neighbour_distances",
+    "compare", "Comparison", "example_istd", "read_prompts", "path_lengths", "ReaderJudge", "PhotoJudge",
+    "reconstruction", "MixingSlider", "BlendSlider", "MixingPad", "pad_weights", "EditSlider", "DragCanvas",
+    "DragEditor", "PictureUpload", "LivePlot", "WalkSlider", "difference", "mark", "strip",
 ]  # fmt: skip
 __version__ = "0.1.0"
 

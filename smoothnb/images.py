@@ -122,3 +122,17 @@ def to_pil(pixels: Float[Tensor, "batch 3 height width"]) -> list[Image.Image]:
     """Turns pixels in [0, 1] into PIL images; what lies outside is clipped."""
     array = (pixels.detach().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     return [Image.fromarray(picture) for picture in array]
+
+
+def neighbour_distances(
+    frames: Sequence[Image.Image], pixel_range: tuple[float, float] = (0.0, 1.0)
+) -> Float[Tensor, " step"]:
+    """Euclidean distances between neighbouring pictures of a path, ‖x^{i+1} - x^i‖₂ over all pixels and channels.
+
+    Args:
+        frames: At least two pictures of one size.
+        pixel_range: What black and white count; distances grow with its width.
+    """
+    low, high = pixel_range
+    pixels = to_pixels(frames, frames[0].height, frames[0].width)
+    return (high - low) * (pixels[1:] - pixels[:-1]).flatten(1).norm(dim=1)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from smoothnb.images import ImageLike, as_list, to_rgb
 from smoothnb.latents import encode
+from smoothnb.models import fingerprint
 from smoothnb.progress import progress_bar
 from smoothnb.sampling import embed, generate
 from smoothnb.schedule import Schedule
@@ -129,23 +130,6 @@ class Inversion:
                 f"this inversion belongs to another model ({self.settings.model}; the pipeline's is {own}): "
                 "invert the picture again, or load the model, LoRA and smoothness that it was made with"
             )
-
-
-def fingerprint(pipe) -> str:
-    """Sixteen hexadecimal digits that stand for a pipeline's weights, its LoRA among them, and the LoRA's strength.
-
-    A sample of each weight goes in, rounded to float16, so that it is quick and the same in every precision.
-    """
-    digest = hashlib.sha256()
-    for part in (pipe.unet, pipe.vae, pipe.text_encoder):
-        for name, p in sorted(part.state_dict().items()):
-            stride = max(1, p.numel() // 64)
-            digest.update(f"{name}{tuple(p.shape)}".encode())
-            digest.update(p.flatten()[::stride].to("cpu", torch.float16).numpy().tobytes())
-    for name, module in pipe.unet.named_modules():
-        if scaling := getattr(module, "scaling", None):
-            digest.update(f"{name}{scaling}{getattr(module, 'active_adapters', '')}".encode())
-    return digest.hexdigest()[:16]
 
 
 def cache_file(

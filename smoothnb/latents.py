@@ -199,14 +199,14 @@ def encode_pixels(
     return pipe.vae.encode(pixels * 2 - 1).latent_dist.mean.float() * pipe.vae.config.scaling_factor
 
 
-@torch.no_grad()
-def decode(pipe, latents: Float[Tensor, "*batch channel height width"], batch_size: int = 16) -> list[Image.Image]:
+def decode(pipe, latents: Float[Tensor, "*batch channel height width"], batch_size: int = 4) -> list[Image.Image]:
     """Latents to pictures, Eq. 1 of the supplement: x_0 = D(z_0).
 
     Args:
         pipe: A diffusers pipeline.
         latents: One latent of channels × height × width, or a batch.
-        batch_size: How many are decoded at a time.
+        batch_size: How many are decoded at a time. The decoder takes the most memory of all parts, and more at a time
+            are not faster.
 
     Returns:
         RGB pictures, one for each latent.
@@ -214,8 +214,16 @@ def decode(pipe, latents: Float[Tensor, "*batch channel height width"], batch_si
     Raises:
         FloatingPointError: If the decoder overflows, as some do in float16.
     """
+    return to_pil(decode_pixels(pipe, latents, batch_size))
+
+
+@torch.no_grad()
+def decode_pixels(
+    pipe, latents: Float[Tensor, "*batch channel height width"], batch_size: int = 4
+) -> Float[Tensor, "picture 3 picture_height picture_width"]:
+    """What `decode` rounds to 8 bits: pixels in [0, 1], float32, on the CPU."""
     latents = latents[None] if latents.ndim == 3 else latents
-    pictures: list[Image.Image] = []
+    parts = []
     for part in latents.split(batch_size):
         part = part.to(pipe.device, pipe.vae.dtype) / pipe.vae.config.scaling_factor
         pixels = pipe.vae.decode(part).sample / 2 + 0.5
@@ -224,5 +232,5 @@ def decode(pipe, latents: Float[Tensor, "*batch channel height width"], batch_si
                 f"decoding gave numbers that are not finite, in {pipe.vae.dtype}: check the latents, or load the "
                 "pipeline with dtype=torch.float32"
             )
-        pictures += to_pil(pixels)
-    return pictures
+        parts.append(pixels.clamp(0, 1).float().cpu())
+    return torch.cat(parts)

@@ -151,3 +151,16 @@ def set_smoothness(pipe, smoothness: float) -> None:
     if not 0 <= smoothness < float("inf"):
         raise ValueError(f"expected smoothness of at least 0 (0 the base model, 1 the smooth one), got {smoothness}")
     pipe.set_adapters(SMOOTH, float(smoothness))
+
+
+@contextmanager
+def blended(pipe, smoothness: float) -> Iterator[None]:
+    """Meanwhile a pipeline has another smoothness; see `set_smoothness`."""
+    layers = [module for module in pipe.unet.modules() if SMOOTH in getattr(module, "scaling", {})]
+    before = [module.scaling[SMOOTH] for module in layers]
+    set_smoothness(pipe, smoothness)
+    try:
+        yield
+    finally:
+        for module, scale in zip(layers, before, strict=True):
+            module.scaling[SMOOTH] = scale

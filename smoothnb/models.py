@@ -1,6 +1,7 @@
 """Loads diffusion pipelines: those that come with the package, local folders, and the Hugging Face hub."""
 
 import functools
+import hashlib
 import inspect
 import json
 import re
@@ -107,6 +108,23 @@ def best_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def fingerprint(pipe) -> str:
+    """Sixteen hexadecimal digits that stand for a pipeline's weights, its LoRA among them, and the LoRA's strength.
+
+    A sample of each weight goes in, rounded to float16, so that it is quick and the same in every precision.
+    """
+    digest = hashlib.sha256()
+    for part in (pipe.unet, pipe.vae, pipe.text_encoder):
+        for name, p in sorted(part.state_dict().items()):
+            stride = max(1, p.numel() // 64)
+            digest.update(f"{name}{tuple(p.shape)}".encode())
+            digest.update(p.flatten()[::stride].to("cpu", torch.float16).numpy().tobytes())
+    for name, module in pipe.unet.named_modules():
+        if scaling := getattr(module, "scaling", None):
+            digest.update(f"{name}{scaling}{getattr(module, 'active_adapters', '')}".encode())
+    return digest.hexdigest()[:16]
 
 
 def _find(name_or_path: str | Path) -> Path | str:

@@ -10,7 +10,8 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from smoothnb.latents import decode, seeded_noise
+from smoothnb.images import to_pil
+from smoothnb.latents import decode, decode_pixels, seeded_noise
 from smoothnb.progress import progress_bar
 
 
@@ -224,11 +225,29 @@ def generate(
     Raises:
         ValueError: As in `sample`.
     """
+    pixels = generate_pixels(
+        pipe, prompt, seeds, latents, num_inference_steps, guidance_scale, negative_prompt, batch_size, progress
+    )
+    return to_pil(pixels)
+
+
+def generate_pixels(
+    pipe,
+    prompt: Texts,
+    seeds: int | Sequence[int] = 0,
+    latents: Float[Tensor, "*batch channel height width"] | None = None,
+    num_inference_steps: int = 50,
+    guidance_scale: float = 7.5,
+    negative_prompt: str | Float[Tensor, "*step_and_sample token embedding"] = "",
+    batch_size: int = 16,
+    progress: bool = True,
+) -> Float[Tensor, "picture 3 picture_height picture_width"]:
+    """What `generate` rounds to 8 bits: pixels in [0, 1], float32, on the CPU."""
     latents = seeded_noise(pipe, seeds) if latents is None else latents
     latents = latents[None] if latents.ndim == 3 else latents
     prompts = [prompt] if isinstance(prompt, str) else prompt
     count = max(len(prompts), len(latents))
-    pictures: list[Image.Image] = []
+    parts: list[Tensor] = []
     batches = [slice(start, start + batch_size) for start in range(0, count, batch_size)]
     with progress_bar(len(batches) * num_inference_steps, "sampling", progress) as bar:
         for batch in batches:
@@ -241,5 +260,5 @@ def generate(
             for step in steps:
                 final = step.latents
                 bar.update()
-            pictures += decode(pipe, final, batch_size)
-    return pictures
+            parts.append(decode_pixels(pipe, final))
+    return torch.cat(parts)

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from smoothnb import Inversion, ddim_invert, generate, load_pipeline, null_text_invert, reconstruct, sample
-from smoothnb.inversion import fingerprint
 from smoothnb.latents import encode
+from smoothnb.models import fingerprint
 from smoothnb.sampling import TruncatedPromptWarning
 
 PROMPT = "a red house in a meadow at sunset"

@@ -5,9 +5,8 @@ import contextlib
 import pytest
 import torch
 
-from smoothnb.inversion import fingerprint
 from smoothnb.lora import set_smoothness, stacked_lora
-from smoothnb.models import load_pipeline
+from smoothnb.models import fingerprint, load_pipeline
 
 
 @torch.no_grad()

@@ -1,6 +1,22 @@
 """What can be measured of a model."""
 
-from smoothnb.evaluation.istd import ISTD, istd, walk
+from smoothnb.evaluation.compare import Comparison, compare
+from smoothnb.evaluation.istd import ISTD, example_istd, istd, walk
+from smoothnb.evaluation.judges import PhotoJudge, ReaderJudge
+from smoothnb.evaluation.path_length import path_lengths
+from smoothnb.evaluation.prompts import read_prompts
 from smoothnb.evaluation.reconstruction import reconstruction
 
-__all__ = ["ISTD", "istd", "reconstruction", "walk"]
+__all__ = [
+    "ISTD",
+    "Comparison",
+    "PhotoJudge",
+    "ReaderJudge",
+    "compare",
+    "example_istd",
+    "istd",
+    "path_lengths",
+    "read_prompts",
+    "reconstruction",
+    "walk",
+]

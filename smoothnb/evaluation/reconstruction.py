@@ -43,10 +43,17 @@ def reconstruction(
     mse = (ours - theirs).square().flatten(1).mean(1)
     ssim = structural_similarity_index_measure(ours, theirs, data_range=1.0, reduction="none")
     found = {"mse": mse, "psnr": -10 * mse.clamp(min=1e-12).log10(), "ssim": ssim}
-    return found | {"lpips": _lpips(ours, theirs)} if lpips else found
+    return found | {"lpips": lpips_distances(ours, theirs)} if lpips else found
 
 
-def _lpips(ours: Tensor, theirs: Tensor) -> Tensor:
+def lpips_distances(
+    ours: Float[Tensor, "picture 3 height width"], theirs: Float[Tensor, "picture 3 height width"]
+) -> Float[Tensor, " picture"]:
+    """LPIPS of pictures in [0, 1], pair by pair (Zhang et al. 2018; torchmetrics).
+
+    Raises:
+        ImportError: If torchvision is not installed.
+    """
     try:
         import torchvision  # noqa: F401
     except ImportError as error:

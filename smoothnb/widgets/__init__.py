@@ -8,8 +8,9 @@ from smoothnb.widgets.mixing import MixingSlider
 from smoothnb.widgets.pad import MixingPad, pad_weights
 from smoothnb.widgets.strips import difference, strip
 from smoothnb.widgets.upload import PictureUpload
+from smoothnb.widgets.walks import WalkSlider
 
 __all__ = [
     "BlendSlider", "DragCanvas", "DragEditor", "EditSlider", "LivePlot", "MixingPad", "MixingSlider", "PictureUpload",
-    "difference", "mark", "pad_weights", "strip",
+    "WalkSlider", "difference", "mark", "pad_weights", "strip",
 ]  # fmt: skip

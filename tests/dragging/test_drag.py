@@ -12,10 +12,10 @@ from PIL import Image
 from smoothnb.dragging import DRAG_DIFFUSION, DragOptions, drag, point_map
 from smoothnb.dragging.moving import Move
 from smoothnb.images import to_pixels
-from smoothnb.inversion import ddim_invert, fingerprint
+from smoothnb.inversion import ddim_invert
 from smoothnb.latents import seeded_noise
 from smoothnb.lora import set_smoothness
-from smoothnb.models import load_pipeline
+from smoothnb.models import fingerprint, load_pipeline
 from smoothnb.postcards import edit, example_scene, full_caption, picture, thing_mask
 from smoothnb.postcards.reader import load_reader
 from smoothnb.sampling import generate

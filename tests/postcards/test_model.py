@@ -7,11 +7,14 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
+from smoothnb.evaluation.judges import ReaderJudge
+from smoothnb.evaluation.postcards import vae_figures
 from smoothnb.models import data_folder, load_pipeline
-from smoothnb.postcards import diffusion, evaluate, vae
+from smoothnb.postcards import diffusion, vae
 from smoothnb.postcards.captions import build_tokenizer
-from smoothnb.postcards.reader import load_reader
-from smoothnb.postcards.stream import held_out_prompts
+from smoothnb.postcards.render import render
+from smoothnb.postcards.stream import held_out_prompts, held_out_scenes
+from smoothnb.sampling import generate_pixels
 
 FOLDER = data_folder() / "postcard"
 
@@ -56,27 +59,21 @@ def test_size_on_disk_and_number_of_parameters(pipe):
 
 
 def test_latents_have_unit_variance_and_pictures_survive_the_autoencoder(pipe):
-    figures = evaluate.vae_figures(pipe, 64)
+    figures = vae_figures(pipe, 64)
     assert figures["vae_psnr_db"] >= MINIMUM_PSNR
     assert figures["latent_std"] == pytest.approx(1, abs=0.05)
 
 
 def test_pictures_show_what_prompts_say(pipe):
     prompts = held_out_prompts(24)
-    pictures = evaluate.draw(pipe, prompts, steps=20)
-    assert evaluate.adherence(load_reader(), pictures, prompts)["all"] >= MINIMUM_ADHERENCE
+    pictures = generate_pixels(pipe, prompts, range(len(prompts)), num_inference_steps=20)
+    assert ReaderJudge().adherence(pictures, prompts)["all"] >= MINIMUM_ADHERENCE
     assert (pictures.flatten(1) >= 0.999).float().mean(1).max() < 0.5, "no blown-out picture"
 
 
 def test_fid_is_small_between_renders_and_large_against_noise():
-    reader = load_reader()
-    from smoothnb.postcards.render import render
-    from smoothnb.postcards.stream import held_out_scenes
-
-    scenes = held_out_scenes(256)
-    half, other = ([render(scenes[i : i + 32]) for i in range(start, start + 128, 32)] for start in (0, 128))
-    noise = [torch.rand(32, 3, 128, 128, generator=torch.Generator().manual_seed(i)) for i in range(4)]
-    assert evaluate.fid(reader, half, other) < 0.2 * evaluate.fid(reader, noise, other)
+    judge, noise = ReaderJudge(real_count=128), torch.rand(128, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    assert judge.fid(render(held_out_scenes(128))) < 0.2 * judge.fid(noise)
 
 
 def test_the_recipe_runs_from_renders_to_a_pipeline(tmp_path):

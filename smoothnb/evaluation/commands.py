@@ -1,0 +1,140 @@
+"""What the command line measures: load models, call the function of the package, print and write what came out."""
+
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import torch
+from tyro.conf import Positional
+
+from smoothnb import evaluation
+from smoothnb.evaluation.istd import ISTD
+from smoothnb.evaluation.judges import PhotoJudge, ReaderJudge
+from smoothnb.evaluation.prompts import read_prompts
+from smoothnb.evaluation.report import report as write_report
+from smoothnb.images import to_pil
+from smoothnb.lora import set_smoothness
+from smoothnb.models import load_pipeline
+from smoothnb.postcards.render import render
+from smoothnb.postcards.stream import held_out_prompts, held_out_scenes
+
+
+def istd(
+    results: Path,
+    model: str = "postcard",
+    smooth: bool = False,
+    lora: Path | None = None,
+    smoothness: float | None = None,
+    prompts: str = "postcard",
+    count: int | None = None,
+    num_ratios: int = 11,
+    guidance_scale: float = 7.5,
+    num_inference_steps: int = 50,
+    seed: int = 0,
+    pixel_range: tuple[float, float] = (0.0, 1.0),
+    correction: int = 0,
+    batch_size: int = 22,
+) -> None:
+    """Measures how smooth a model is; `accelerate launch -m smoothnb istd` shares the prompts between processes.
+
+    Args:
+        results: File that grows with each finished prompt; the same command goes on with it.
+        model: A model that comes with smoothnb, a folder, or an id on the Hugging Face hub.
+        smooth: Whether to use the smooth LoRA that comes with the model.
+        lora: A smooth LoRA of your own, folder or file.
+        smoothness: Weight of the LoRA, at least 0; by default 1.
+        prompts: postcard, coco, a .json of COCO's captions, or a text file with one prompt a line.
+        count: How many prompts; by default 500, or all lines of a text file.
+        num_ratios: Pictures on each walk, at least 3.
+        guidance_scale: At least 1.
+        num_inference_steps: Of the sampler.
+        seed: Of the noises.
+        pixel_range: What black and white count.
+        correction: 0 for the standard deviation of a population, 1 for that of a sample.
+        batch_size: Pictures drawn at a time.
+    """
+    from accelerate import PartialState
+
+    state = PartialState()
+    pipe = load_pipeline(model, state.device, smooth=lora or smooth)
+    if smoothness is not None:
+        set_smoothness(pipe, smoothness)
+    with state.main_process_first():
+        chosen = read_prompts(prompts, count)
+    found = evaluation.istd(
+        pipe, chosen, num_ratios, guidance_scale, num_inference_steps, seed, pixel_range, correction, batch_size,
+        results,
+    )  # fmt: skip
+    if state.is_main_process:
+        print(f"{found}\nwrote {results}")
+
+
+def compare(results: Positional[tuple[Path, ...]], output: Path | None = None) -> None:
+    """Compares models that istd has measured, on the same prompts with the same settings.
+
+    Args:
+        results: Files of istd; the first is what the others are compared with.
+        output: File for a plot, .png, .svg or .pdf.
+    """
+    found = evaluation.compare({path.stem: ISTD.load(path) for path in results})
+    print(found.table())
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        found.plot().savefig(output, dpi=120)
+        print(f"wrote {output}")
+
+
+def report(
+    models: Positional[tuple[str, ...]],
+    output: Path,
+    measured: Path | None = None,
+    prompts: str = "postcard",
+    count: int | None = None,
+    judge: Literal["reader", "photo"] = "reader",
+    real: Path | None = None,
+    num_inference_steps: int = 50,
+    guidance_scale: float = 7.5,
+    path_lengths: int = 250,
+    reconstructions: int = 16,
+    batch_size: int = 22,
+) -> None:
+    """Measures models beside each other and writes the counterparts of the paper's tables. Goes on where it stopped.
+
+    Args:
+        models: The baseline first, each as NAME=MODEL or NAME=MODEL+LORA, such as base=postcard
+            smooth=postcard+smooth mine=postcard+runs/mine; "smooth" is the LoRA that comes with a model.
+        output: Folder for report.md, report.json and figures.
+        measured: Folder for the files that grow with each prompt; by default the same.
+        prompts: postcard, coco, a .json of COCO's captions, or a text file with one prompt a line.
+        count: How many prompts; by default 500, or all lines of a text file.
+        judge: Who looks at the pictures: reader for postcards, photo for Inception, LPIPS and CLIP.
+        real: For photo: the folder of pictures that FID takes for real; they are inverted too, with the prompt "".
+        num_inference_steps: Of the sampler.
+        guidance_scale: At least 1.
+        path_lengths: How many of the prompts PPL takes.
+        reconstructions: How many pictures are inverted and drawn again.
+        batch_size: Pictures drawn at a time.
+    """
+    candidates = dict(_candidate(spec) for spec in models)
+    if judge == "photo":
+        if real is None:
+            raise ValueError("the judge photo needs real pictures: --real FOLDER")
+        looks = PhotoJudge(real)
+        pictures, texts = to_pil(next(looks.real()))[:reconstructions], [""] * reconstructions
+    else:
+        looks = ReaderJudge()
+        pictures = to_pil(torch.cat([render([scene]) for scene in held_out_scenes(reconstructions)]))
+        texts = held_out_prompts(reconstructions)
+    found = write_report(
+        candidates, read_prompts(prompts, count), looks, output, measured, pictures, texts[: len(pictures)],
+        num_inference_steps, guidance_scale, path_lengths, lpips=judge == "photo", batch_size=batch_size,
+    )  # fmt: skip
+    print(f"{found.table()}\nwrote {output / 'report.md'}")
+
+
+def _candidate(spec: str) -> tuple[str, partial]:
+    name, equals, source = spec.partition("=")
+    model, _, lora = source.partition("+")
+    if not name or not equals or not model or Path(name).name != name:
+        raise ValueError(f"expected NAME=MODEL or NAME=MODEL+LORA, such as smooth=postcard+smooth, got {spec!r}")
+    return name, partial(load_pipeline, model, smooth=True if lora == "smooth" else lora or False)

@@ -1,0 +1,70 @@
+"""Perceptual path length: how far a network that looks at pictures sees a tiny step in the noise go."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from smoothnb.evaluation.istd import walk
+from smoothnb.latents import slerp
+from smoothnb.progress import progress_bar
+from smoothnb.sampling import embed, generate_pixels
+
+
+def path_lengths(
+    pipe,
+    prompts: Sequence[str],
+    distances: Callable[[Tensor, Tensor], Tensor],
+    epsilon: float = 1e-2,
+    guidance_scale: float = 7.5,
+    num_inference_steps: int = 50,
+    seed: int = 0,
+    batch_size: int = 22,
+    progress: bool = True,
+) -> Float[Tensor, " prompt"]:
+    """Perceptual path lengths (Karras et al. 2019, "A Style-Based Generator Architecture"); PPL is their mean.
+
+    d(G(slerp(a, b, t)), G(slerp(a, b, t + ε))) / ε², for each prompt with two noises a and b and a t drawn evenly from
+    [0, 1 - ε]. Noises and t depend on (seed, i) alone; the noises are those of `walk`.
+
+    Args:
+        pipe: A diffusers pipeline.
+        prompts: What to draw.
+        distances: d, from two batches of pictures in [0, 1] to a squared distance for each pair, such as
+            `Judge.distances`.
+        epsilon: Of a whole walk, in (0, 1). StyleGAN's 1e-4 is nothing that half precision could tell.
+        guidance_scale: As in `generate`.
+        num_inference_steps: As in `generate`.
+        seed: Of noises and t.
+        batch_size: Pictures drawn at a time, two for each prompt.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        One length for each prompt.
+
+    Raises:
+        ValueError: If there are no prompts, or a number lies outside its range.
+    """
+    if not prompts or not 0 < epsilon < 1:
+        raise ValueError(f"expected prompts and an epsilon in (0, 1), got {len(prompts)} prompts and {epsilon}")
+    found = []
+    together = max(1, batch_size // 2)
+    with progress_bar(len(prompts), "path lengths", progress) as bar:
+        for first in range(0, len(prompts), together):
+            numbers = range(first, min(first + together, len(prompts)))
+            ends = [walk(pipe, number, 2, seed) for number in numbers]
+            # A seed apart from those of the noises, which are even and odd numbers side by side.
+            ts = [torch.rand((), generator=torch.Generator().manual_seed(seed << 32 | i)).item() for i in numbers]
+            near = [
+                slerp(a, b, [t * (1 - epsilon), t * (1 - epsilon) + epsilon])
+                for (a, b), t in zip(ends, ts, strict=True)
+            ]
+            pixels = generate_pixels(
+                pipe, embed(pipe, [prompts[i] for i in numbers]).repeat_interleave(2, 0), latents=torch.cat(near),
+                num_inference_steps=num_inference_steps, guidance_scale=guidance_scale, batch_size=batch_size,
+                progress=False,
+            )  # fmt: skip
+            found.append(distances(pixels[::2], pixels[1::2]) / epsilon**2)
+            bar.update(len(numbers))
+    return torch.cat(found)

@@ -1,0 +1,121 @@
+"""Prompts to measure with: the postcard world's own, captions of MS-COCO, or the lines of any text file."""
+
+import hashlib
+import json
+import os
+import random
+import urllib.request
+import zipfile
+from pathlib import Path
+
+from smoothnb.postcards.stream import held_out_prompts
+from smoothnb.progress import progress_bar
+
+COCO = "http://images.cocodataset.org/annotations/annotations_trainval2017.zip"
+COCO_MD5 = "f4bbac642086de4f52a3fdda2de5fa2c"
+COCO_CAPTIONS = "annotations/captions_val2017.json"
+USUAL = 500
+"""Prompts in the paper."""
+
+
+def read_prompts(source: str | Path = "postcard", count: int | None = None, seed: int = 0) -> list[str]:
+    """Prompts, always the same for the same source, count and seed.
+
+    Args:
+        source: "postcard" for captions of held-out scenes; "coco" for captions of MS-COCO's validation pictures of
+            2017, downloaded once (253 MB, of which 4 MB are kept); a file of captions in COCO's format (.json); or any
+            other text file, one prompt a line.
+        count: How many; by default 500, as in the paper, and all lines of a text file. Fewer than there are are drawn
+            at random, and stay in the order of the file. Of COCO, one caption of each picture is used.
+        seed: Of the draw.
+
+    Returns:
+        The prompts.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If a file holds no prompts, or fewer than asked for.
+        OSError: If the download fails, or what came is not the file that it should be.
+    """
+    if count is not None and count < 1:
+        raise ValueError(f"expected a count of at least 1, got {count}")
+    if source == "postcard":
+        return held_out_prompts(count or USUAL)
+    path = coco_captions() if source == "coco" else Path(source).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"there is no file {path} (looked from {Path.cwd()}): give a text file of prompts, captions of COCO, "
+            '"coco" or "postcard"'
+        )
+    if path.suffix == ".json":
+        found, count = _captions(path), count or USUAL
+    else:
+        found = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not found:
+        raise ValueError(f"{path} holds no prompts: expected one a line")
+    if count is None or count == len(found):
+        return found
+    if count > len(found):
+        raise ValueError(f"{path} holds {len(found)} prompts, {count} are asked for")
+    return [found[i] for i in sorted(random.Random(seed).sample(range(len(found)), count))]
+
+
+def _captions(path: Path) -> list[str]:
+    """The first caption of each picture, in the order of pictures."""
+    try:
+        annotations = json.loads(path.read_text(encoding="utf-8"))["annotations"]
+        annotations = sorted(annotations, key=lambda a: (a["image_id"], a["id"]), reverse=True)
+        first = {a["image_id"]: " ".join(a["caption"].split()) for a in annotations}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f'{path} holds no captions as COCO writes them: expected {{"annotations": [{{"image_id": …, "id": …, '
+            f'"caption": …}}, …]}} ({type(error).__name__}: {error})'
+        ) from error
+    return [first[image] for image in sorted(first)]
+
+
+def coco_captions(url: str = COCO, md5: str = COCO_MD5, cache: Path | None = None) -> Path:
+    """The file of captions of MS-COCO's validation pictures of 2017, downloaded unless the cache has it.
+
+    Args:
+        url: Of the official archive of annotations.
+        md5: Of the archive.
+        cache: Folder to keep it in; by default smoothnb in $XDG_CACHE_HOME or ~/.cache.
+
+    Raises:
+        OSError: If the download fails, or what came has another checksum.
+    """
+    cache = cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "smoothnb"
+    kept = cache / Path(COCO_CAPTIONS).name
+    if kept.is_file():
+        return kept
+    cache.mkdir(parents=True, exist_ok=True)
+    archive = cache / "annotations.zip.partial"
+    try:
+        _download(url, archive, md5)
+        partial = kept.with_suffix(".partial")
+        with zipfile.ZipFile(archive) as opened:
+            partial.write_bytes(opened.read(COCO_CAPTIONS))
+        partial.replace(kept)
+    finally:
+        archive.unlink(missing_ok=True)
+    return kept
+
+
+def _download(url: str, path: Path, md5: str) -> None:
+    digest = hashlib.md5(usedforsecurity=False)
+    try:
+        with urllib.request.urlopen(url, timeout=60) as response, path.open("wb") as file:
+            size = int(response.headers.get("Content-Length") or 0)
+            with progress_bar(size // 1_000_000 or None, "MB of captions") as bar:
+                while part := response.read(1_000_000):
+                    file.write(part)
+                    digest.update(part)
+                    bar.update()
+    except OSError as error:
+        raise OSError(
+            f"cannot download {url}: {error}. Fetch it by other means, and give its {COCO_CAPTIONS} as the file of "
+            "prompts"
+        ) from error
+    if digest.hexdigest() != md5:
+        raise OSError(f"what came from {url} has the MD5 {digest.hexdigest()}, expected {md5}: it is not used")

@@ -1,0 +1,210 @@
+"""The counterparts of the paper's tables: smoothness beside quality, and reconstruction, of any models."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from smoothnb.evaluation.bootstrap import change, interval
+from smoothnb.evaluation.compare import Comparison, compare, unevenest
+from smoothnb.evaluation.istd import istd, walk
+from smoothnb.evaluation.judges import Judge
+from smoothnb.evaluation.path_length import path_lengths
+from smoothnb.evaluation.reconstruction import reconstruction
+from smoothnb.inversion import ddim_invert
+from smoothnb.latents import decode, encode
+from smoothnb.machine import describe
+from smoothnb.models import fingerprint
+from smoothnb.null_text import null_text_invert
+from smoothnb.sampling import generate, generate_pixels
+from smoothnb.widgets import strip
+
+STRIPS = 6
+"""How many of the first model's most uneven walks are drawn, by every model."""
+METRICS = {"mse": ("MSE ↓", ".4f"), "lpips": ("LPIPS ↓", ".4f"), "ssim": ("SSIM ↑", ".4f"), "psnr": ("PSNR ↑", ".2f")}
+
+
+def report(
+    candidates: Mapping[str, Callable[[], object]],
+    prompts: Sequence[str],
+    judge: Judge,
+    output: str | Path,
+    measured: str | Path | None = None,
+    pictures: Sequence[Image.Image] = (),
+    picture_prompts: Sequence[str] = (),
+    num_inference_steps: int = 50,
+    guidance_scale: float = 7.5,
+    num_path_lengths: int = 250,
+    lpips: bool = False,
+    batch_size: int = 22,
+) -> Comparison:
+    """Measures models and writes report.md, report.json and figures. What a stopped run has measured is kept.
+
+    The paper's Tables 1 and 3 (ISTD, FID, CLIP score) and 2 (reconstruction) for models of your own, with intervals.
+
+    Args:
+        candidates: By name, what loads a pipeline; each is let go of before the next. The first is the baseline.
+        prompts: Of ISTD. FID and adherence come from one picture for each, prompt i drawn from seed i.
+        judge: Who looks at the pictures.
+        output: Folder to write to.
+        measured: Folder of the files that `istd` lets grow; by default the same.
+        pictures: To invert and draw again: by DDIM inversion without guidance, and by null-text inversion with it.
+        picture_prompts: One for each.
+        num_inference_steps: Of all sampling and inversion.
+        guidance_scale: Of all sampling, and of null-text inversion.
+        num_path_lengths: Of the prompts, how many PPL takes, the first ones.
+        lpips: Whether to compare reconstructions by LPIPS too; needs torchvision.
+        batch_size: Pictures drawn at a time.
+
+    Returns:
+        The models' ISTDs, compared.
+
+    Raises:
+        ValueError: If the folder holds a report of other settings or models. It is left as it was.
+    """
+    output, measured = Path(output), Path(measured or output)
+    settings = {
+        "prompts": len(prompts), "num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale,
+        "path_lengths": min(num_path_lengths, len(prompts)), "reconstructions": len(pictures),
+    }  # fmt: skip
+    found = _Found(output / "report.json", settings)
+    sampling = dict(num_inference_steps=num_inference_steps, guidance_scale=guidance_scale, batch_size=batch_size)
+    results = {}
+    for name, load in candidates.items():
+        pipe = load()
+        found.machine = describe(pipe.device)
+        own = found.of(name, fingerprint(pipe))
+        results[name] = istd(pipe, prompts, results=measured / f"{name}.jsonl", **sampling)
+        if "fid" not in own:
+            drawn = generate_pixels(pipe, list(prompts), range(len(prompts)), **sampling)
+            own |= {"fid": judge.fid(drawn), "adherence": judge.adherence(drawn, prompts)}
+            found.write()
+        if "path_lengths" not in own and num_path_lengths:
+            chosen = prompts[:num_path_lengths]
+            own["path_lengths"] = path_lengths(pipe, chosen, judge.distances, **sampling).tolist()
+            found.write()
+        if "reconstruction" not in own and len(pictures):
+            own["reconstruction"] = _reconstructions(
+                pipe, pictures, list(picture_prompts), num_inference_steps, guidance_scale, lpips
+            )
+            found.write()
+    comparison = compare(results)
+    comparison.plot().savefig(output / "istd.png", dpi=120)
+    _strips(candidates, comparison, sampling).save(output / "strips.png")
+    (output / "report.md").write_text(_markdown(comparison, found))
+    return comparison
+
+
+class _Found:
+    """What is measured so far, in a file that is written anew with each measure."""
+
+    def __init__(self, path: Path, settings: dict):
+        self.path, self.settings, self.models, self.machine = path, settings, {}, {}
+        if path.is_file():
+            there = json.loads(path.read_text(encoding="utf-8"))
+            if there["settings"] != settings:
+                raise ValueError(
+                    f"{path} was measured with {there['settings']}, not {settings}: name another folder, or give these"
+                )
+            self.models, self.machine = there["models"], there["machine"]
+
+    def of(self, name: str, model: str) -> dict:
+        """The measures of one model, by name; new ones go in here."""
+        own = self.models.setdefault(name, {"model": model})
+        if own["model"] != model:
+            raise ValueError(f"{self.path} holds another model as {name!r} ({own['model']}; this is {model})")
+        return own
+
+    def write(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.path.with_suffix(".partial")
+        content = {"models": self.models, "settings": self.settings, "machine": self.machine}
+        partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        partial.replace(self.path)
+
+
+def _reconstructions(
+    pipe, pictures: Sequence[Image.Image], prompts: list[str], steps: int, guidance_scale: float, lpips: bool
+) -> dict[str, dict[str, float]]:
+    """Means over pictures, by way of inversion. The autoencoder alone is the bound for all."""
+
+    def means(drawn: Sequence[Image.Image]) -> dict[str, float]:
+        return {name: x.mean().item() for name, x in reconstruction(drawn, pictures, lpips).items()}
+
+    inverted = ddim_invert(pipe, pictures, prompts, steps)
+    again = generate(pipe, prompts, 0, inverted.latents, steps, guidance_scale)
+    null = null_text_invert(pipe, pictures, prompts, guidance_scale, steps, shared=False)
+    drawn = generate(pipe, prompts, 0, null.latents, steps, guidance_scale, null.series)
+    return {
+        "DDIM inversion": means(again),
+        "null-text inversion": means(drawn),
+        "autoencoder alone (bound)": means(decode(pipe, encode(pipe, pictures))),
+    }
+
+
+def _strips(candidates: Mapping[str, Callable], comparison: Comparison, sampling: dict) -> Image.Image:
+    """The walks on which the first model is most uneven, model under model."""
+    first, *_ = comparison.results.values()
+    numbers = unevenest(first, STRIPS)
+    rows: dict[str, list[Image.Image]] = {}
+    for name, load in candidates.items():
+        pipe = load()
+        for number in numbers:
+            latents = walk(pipe, number, first.settings.num_ratios, first.settings.seed)
+            rows[f"{number} {name}"] = generate(pipe, first.prompts[number], 0, latents, **sampling, progress=False)
+    ordered = {f"{number} {name}": rows[f"{number} {name}"] for number in numbers for name in candidates}
+    return strip(ordered, [f"{i / (first.settings.num_ratios - 1):.1f}" for i in range(first.settings.num_ratios)], 80)
+
+
+def _markdown(comparison: Comparison, found: _Found) -> str:
+    said = ", ".join(f"{k} {v}" for k, v in {**found.settings, **found.machine}.items())
+    first, *_ = comparison.results.values()
+    uneven = ", ".join(f"{number} {first.prompts[number]!r}" for number in unevenest(first, STRIPS))
+    parts = [
+        "# Smoothness beside quality",
+        comparison.table(),
+        _quality(comparison, found.models),
+        "![ISTD and its change, with intervals of 95 %](istd.png)",
+        f"The prompts on which {next(iter(comparison.results))} is most uneven: {uneven}.",
+        "![The walks on these prompts](strips.png)",
+    ]
+    if any("reconstruction" in found.models[name] for name in comparison.results):
+        parts += ["# Pictures inverted and drawn again", _reconstruction_table(comparison, found.models)]
+    return "\n\n".join([*parts, f"{said}. ISTD counts black 0 and white 1."]) + "\n"
+
+
+def _quality(comparison: Comparison, models: Mapping[str, dict]) -> str:
+    base = models[next(iter(comparison.results))]
+    lines = ["| model | FID ↓ | PPL ↓ | 95 % | beside | 95 % | adherence ↑ |", "|---" * 7 + "|"]
+    for name in comparison.results:
+        own = models[name]
+        cells = [name, f"{own['fid']:.1f}", "", "", "", "", f"{own['adherence']['all']:.3f}"]
+        if "path_lengths" in own:
+            lengths = torch.tensor(own["path_lengths"], dtype=torch.float64).numpy()
+            low, high = interval(lengths)
+            cells[2:4] = [f"{lengths.mean():.4g}", f"{low:.4g} to {high:.4g}"]
+            if own is not base:
+                theirs = torch.tensor(base["path_lengths"], dtype=torch.float64).numpy()
+                low, high = interval(lengths, theirs, statistic=change)
+                cells[4:6] = [f"{change(lengths.mean(), theirs.mean()):+.1%}", f"{low:+.1%} to {high:+.1%}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _reconstruction_table(comparison: Comparison, models: Mapping[str, dict]) -> str:
+    rows = [
+        (name, way, values)
+        for name in comparison.results
+        for way, values in models[name].get("reconstruction", {}).items()
+    ]
+    metrics = {key: METRICS[key] for key in METRICS if key in rows[0][2]}
+    lines = [
+        "| model | | " + " | ".join(title for title, _ in metrics.values()) + " |",
+        "|---" * (len(metrics) + 2) + "|",
+    ]
+    for name, way, values in rows:
+        cells = [f"{values[key]:{form}}" for key, (_, form) in metrics.items()]
+        lines.append(f"| {name} | {way} | {' | '.join(cells)} |")
+    return "\n".join(lines)
