@@ -34,7 +34,8 @@ def main() -> None:
     parser.add_argument("--training-steps", type=int, default=60)
     parser.add_argument("--batch-size", type=int, default=16, help="of training")
     parser.add_argument("--runs", type=Path, default=Path("runs/variants"))
-    parser.add_argument("--prompts", type=int, default=16)
+    parser.add_argument("--pictures", type=int, default=128, help="for FID and adherence")
+    parser.add_argument("--walks", type=int, default=16, help="for ISTD, eleven pictures each")
     parser.add_argument("--steps", type=int, default=15, help="of sampling")
     parser.add_argument("--output", type=Path, required=True, help="folder for report.md, report.json and figures")
     options = parser.parse_args()
@@ -58,8 +59,10 @@ def main() -> None:
         folder = options.runs / f"{kind}-steps{config.steps}"
         train(replace(config, output_dir=folder))
         candidates[name] = partial(trained, folder)
-    prompts = read_prompts("postcard", options.prompts)
-    found = report(candidates, prompts, ReaderJudge(), options.output, num_inference_steps=options.steps)
+    found = report(
+        candidates, read_prompts("postcard", options.pictures), ReaderJudge(4 * options.pictures), options.output,
+        num_inference_steps=options.steps, num_walks=options.walks, num_path_lengths=0,
+    )  # fmt: skip
     print(found.table())
 
 

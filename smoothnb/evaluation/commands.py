@@ -94,6 +94,7 @@ def report(
     real: Path | None = None,
     num_inference_steps: int = 50,
     guidance_scale: float = 7.5,
+    walks: int | None = None,
     path_lengths: int = 250,
     reconstructions: int = 16,
     batch_size: int = 22,
@@ -111,23 +112,24 @@ def report(
         real: For photo: the folder of pictures that FID takes for real; they are inverted too, with the prompt "".
         num_inference_steps: Of the sampler.
         guidance_scale: At least 1.
-        path_lengths: How many of the prompts PPL takes.
+        walks: How many of the prompts ISTD takes; by default all.
+        path_lengths: How many of the prompts PPL takes; 0 for no PPL.
         reconstructions: How many pictures are inverted and drawn again.
         batch_size: Pictures drawn at a time.
     """
-    candidates = dict(_candidate(spec) for spec in models)
+    candidates, chosen = dict(_candidate(spec) for spec in models), read_prompts(prompts, count)
     if judge == "photo":
         if real is None:
             raise ValueError("the judge photo needs real pictures: --real FOLDER")
         looks = PhotoJudge(real)
         pictures, texts = to_pil(next(looks.real()))[:reconstructions], [""] * reconstructions
     else:
-        looks = ReaderJudge()
+        looks = ReaderJudge(4 * len(chosen))
         pictures = to_pil(torch.cat([render([scene]) for scene in held_out_scenes(reconstructions)]))
         texts = held_out_prompts(reconstructions)
     found = write_report(
-        candidates, read_prompts(prompts, count), looks, output, measured, pictures, texts[: len(pictures)],
-        num_inference_steps, guidance_scale, path_lengths, lpips=judge == "photo", batch_size=batch_size,
+        candidates, chosen, looks, output, measured, pictures, texts[: len(pictures)],
+        num_inference_steps, guidance_scale, walks, path_lengths, lpips=judge == "photo", batch_size=batch_size,
     )  # fmt: skip
     print(f"{found.table()}\nwrote {output / 'report.md'}")
 

@@ -1,7 +1,7 @@
 """Interpolation standard deviation: how unevenly the picture changes on an even walk between two noises."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -85,6 +85,13 @@ class ISTD:
     def interval(self) -> Interval:
         """Where `value` lies, at 95 %, if other prompts are drawn: bootstrap over prompts."""
         return interval(self.deviations.numpy())
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def __getitem__(self, some: slice) -> "ISTD":
+        """The same of some of the prompts: `result[:64]`."""
+        return replace(self, distances=self.distances[some], prompts=self.prompts[some])
 
     def save(self, path: str | Path) -> Path:
         """Writes it as lines of JSON, in the form of the file that `istd` lets grow.

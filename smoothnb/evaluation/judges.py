@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor, nn
 
 from smoothnb.evaluation.reconstruction import lpips_distances
@@ -21,17 +22,24 @@ BATCH = 32
 HELD_OUT_REAL = (1 << 40) + 1
 """Seed of the renders that FID takes for real: no training, and no other evaluation, draws them."""
 
-Pictures = Float[Tensor, "picture 3 height width"]
+Pictures = Float[Tensor, "picture 3 height width"] | Sequence[Image.Image]
+"""RGB in [0, 1], or PIL images of one size."""
+
+
+def _pixels(pictures: Pictures) -> Float[Tensor, "picture 3 height width"]:
+    if isinstance(pictures, Tensor):
+        return pictures
+    return to_pixels(pictures, pictures[0].height, pictures[0].width)
 
 
 class Judge(ABC):
-    """What the measures beside ISTD need of whoever looks at the pictures, which are RGB in [0, 1]."""
+    """What the measures beside ISTD need of whoever looks at the pictures."""
 
     features: nn.Module | int
     """Of FID: a network from pictures to vectors, or as many features of Inception, as torchmetrics takes them."""
 
     @abstractmethod
-    def real(self) -> Iterator[Pictures]:
+    def real(self) -> Iterator[Tensor]:
         """Batches of the pictures that FID takes for real."""
 
     @abstractmethod
@@ -54,7 +62,7 @@ class Judge(ABC):
     def fid(self, pictures: Pictures) -> float:
         """Frechet distance of features between pictures and real ones (Heusel et al. 2017; torchmetrics)."""
         self._metric.reset()
-        for batch in pictures.split(BATCH):
+        for batch in _pixels(pictures).split(BATCH):
             self._metric.update(batch, real=False)
         return self._metric.compute().item()
 
@@ -70,19 +78,19 @@ class ReaderJudge(Judge):
     def __init__(self, real_count: int = 2048, reader: Reader | None = None):
         self.real_count, self.features = real_count, reader or load_reader()
 
-    def real(self) -> Iterator[Pictures]:
+    def real(self) -> Iterator[Tensor]:
         stream = random_scenes(HELD_OUT_REAL)
         for first in range(0, self.real_count, BATCH):
             yield render([next(stream) for _ in range(min(BATCH, self.real_count - first))])
 
     @torch.no_grad()
     def distances(self, ours: Pictures, theirs: Pictures) -> Float[Tensor, " picture"]:
-        return (self.features(ours) - self.features(theirs)).square().sum(1)
+        return (self.features(_pixels(ours)) - self.features(_pixels(theirs))).square().sum(1)
 
     def adherence(self, pictures: Pictures, prompts: Sequence[str]) -> dict[str, float]:
         """Of what prompts state, the share that the Reader finds in the pictures: over all, and by factor."""
         found = defaultdict(list)
-        readings = [reading for batch in pictures.split(BATCH) for reading in self.features.read(batch)]
+        readings = [reading for batch in _pixels(pictures).split(BATCH) for reading in self.features.read(batch)]
         for reading, prompt in zip(readings, prompts, strict=True):
             for factor, right in reading.agrees(stated(prompt)).items():
                 found[factor].append(right)
@@ -112,12 +120,12 @@ class PhotoJudge(Judge):
         if not self._files:
             raise ValueError(f"expected a folder of .jpg, .png or .webp pictures, found none in {self.folder}")
 
-    def real(self) -> Iterator[Pictures]:
+    def real(self) -> Iterator[Tensor]:
         for first in range(0, len(self._files), BATCH):
             yield to_pixels(self._files[first : first + BATCH], self.size, self.size)
 
     def distances(self, ours: Pictures, theirs: Pictures) -> Float[Tensor, " picture"]:
-        return lpips_distances(ours, theirs)
+        return lpips_distances(_pixels(ours), _pixels(theirs))
 
     def adherence(self, pictures: Pictures, prompts: Sequence[str]) -> dict[str, float]:
         """CLIP score (Hessel et al. 2021; torchmetrics): 100 times the cosine of picture and prompt, mean over both."""
@@ -126,5 +134,5 @@ class PhotoJudge(Judge):
         score = CLIPScore(self.clip)
         for first in range(0, len(pictures), BATCH):
             own = slice(first, first + BATCH)
-            score.update((pictures[own] * 255).round().byte(), list(prompts[own]))
+            score.update((_pixels(pictures[own]) * 255).round().byte(), list(prompts[own]))
         return {"all": score.compute().item()}

@@ -1,10 +1,10 @@
 """The counterparts of the paper's tables: smoothness beside quality, and reconstruction, of any models."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-import torch
+import numpy as np
 from PIL import Image
 
 from smoothnb.evaluation.bootstrap import change, interval
@@ -23,7 +23,7 @@ from smoothnb.widgets import strip
 
 STRIPS = 6
 """How many of the first model's most uneven walks are drawn, by every model."""
-METRICS = {"mse": ("MSE ↓", ".4f"), "lpips": ("LPIPS ↓", ".4f"), "ssim": ("SSIM ↑", ".4f"), "psnr": ("PSNR ↑", ".2f")}
+METRICS = {"mse": ("MSE ↓", ".5f"), "lpips": ("LPIPS ↓", ".4f"), "ssim": ("SSIM ↑", ".4f"), "psnr": ("PSNR ↑", ".2f")}
 
 
 def report(
@@ -36,6 +36,7 @@ def report(
     picture_prompts: Sequence[str] = (),
     num_inference_steps: int = 50,
     guidance_scale: float = 7.5,
+    num_walks: int | None = None,
     num_path_lengths: int = 250,
     lpips: bool = False,
     batch_size: int = 22,
@@ -46,15 +47,16 @@ def report(
 
     Args:
         candidates: By name, what loads a pipeline; each is let go of before the next. The first is the baseline.
-        prompts: Of ISTD. FID and adherence come from one picture for each, prompt i drawn from seed i.
+        prompts: FID and adherence come from one picture for each, prompt i drawn from seed i.
         judge: Who looks at the pictures.
         output: Folder to write to.
         measured: Folder of the files that `istd` lets grow; by default the same.
-        pictures: To invert and draw again: by DDIM inversion without guidance, and by null-text inversion with it.
+        pictures: To invert and draw again with guidance, which is where plain DDIM inversion fails.
         picture_prompts: One for each.
         num_inference_steps: Of all sampling and inversion.
         guidance_scale: Of all sampling, and of null-text inversion.
-        num_path_lengths: Of the prompts, how many PPL takes, the first ones.
+        num_walks: Of the prompts, how many ISTD takes, the first ones; by default all.
+        num_path_lengths: Of the prompts, how many PPL takes; 0 for no PPL.
         lpips: Whether to compare reconstructions by LPIPS too; needs torchvision.
         batch_size: Pictures drawn at a time.
 
@@ -66,8 +68,8 @@ def report(
     """
     output, measured = Path(output), Path(measured or output)
     settings = {
-        "prompts": len(prompts), "num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale,
-        "path_lengths": min(num_path_lengths, len(prompts)), "reconstructions": len(pictures),
+        "prompts": len(prompts), "walks": len(prompts[:num_walks]), "path_lengths": len(prompts[:num_path_lengths]),
+        "reconstructions": len(pictures), "num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale,
     }  # fmt: skip
     found = _Found(output / "report.json", settings)
     sampling = dict(num_inference_steps=num_inference_steps, guidance_scale=guidance_scale, batch_size=batch_size)
@@ -76,7 +78,7 @@ def report(
         pipe = load()
         found.machine = describe(pipe.device)
         own = found.of(name, fingerprint(pipe))
-        results[name] = istd(pipe, prompts, results=measured / f"{name}.jsonl", **sampling)
+        results[name] = istd(pipe, prompts[:num_walks], results=measured / f"{name}.jsonl", **sampling)
         if "fid" not in own:
             drawn = generate_pixels(pipe, list(prompts), range(len(prompts)), **sampling)
             own |= {"fid": judge.fid(drawn), "adherence": judge.adherence(drawn, prompts)}
@@ -176,35 +178,37 @@ def _markdown(comparison: Comparison, found: _Found) -> str:
 
 
 def _quality(comparison: Comparison, models: Mapping[str, dict]) -> str:
-    base = models[next(iter(comparison.results))]
-    lines = ["| model | FID ↓ | PPL ↓ | 95 % | beside | 95 % | adherence ↑ |", "|---" * 7 + "|"]
+    """FID and adherence; and PPL, where it was measured, with the interval of its change."""
+    first = next(iter(comparison.results))
+    rows = []
     for name in comparison.results:
-        own = models[name]
-        cells = [name, f"{own['fid']:.1f}", "", "", "", "", f"{own['adherence']['all']:.3f}"]
+        own, base = models[name], models[first]
+        cells = {"model": name, "FID ↓": f"{own['fid']:.1f}"}
+        cells[f"FID beside {first}"] = "" if own is base else f"{change(own['fid'], base['fid']):+.1%}"
         if "path_lengths" in own:
-            lengths = torch.tensor(own["path_lengths"], dtype=torch.float64).numpy()
-            low, high = interval(lengths)
-            cells[2:4] = [f"{lengths.mean():.4g}", f"{low:.4g} to {high:.4g}"]
+            lengths, theirs = (np.asarray(m["path_lengths"]) for m in (own, base))
+            low, high = interval(lengths, theirs, statistic=change)
+            share = change(lengths.mean(), theirs.mean())
+            cells |= {"PPL ↓": f"{lengths.mean():,.0f}", f"PPL beside {first}": "", "95 %": ""}
             if own is not base:
-                theirs = torch.tensor(base["path_lengths"], dtype=torch.float64).numpy()
-                low, high = interval(lengths, theirs, statistic=change)
-                cells[4:6] = [f"{change(lengths.mean(), theirs.mean()):+.1%}", f"{low:+.1%} to {high:+.1%}"]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+                cells |= {f"PPL beside {first}": f"{share:+.1%}", "95 %": f"{low:+.1%} to {high:+.1%}"}
+            # A few jumps make the mean; the median says how steps are in between.
+            cells["median length"] = f"{np.median(lengths):,.0f}"
+        rows.append(cells | {"adherence ↑": f"{own['adherence']['all']:.3f}"})
+    return _table(rows)
 
 
 def _reconstruction_table(comparison: Comparison, models: Mapping[str, dict]) -> str:
-    rows = [
-        (name, way, values)
+    return _table(
+        {"model": name, "drawn again after": way}
+        | {title: f"{values[key]:{form}}" for key, (title, form) in METRICS.items() if key in values}
         for name in comparison.results
         for way, values in models[name].get("reconstruction", {}).items()
-    ]
-    metrics = {key: METRICS[key] for key in METRICS if key in rows[0][2]}
-    lines = [
-        "| model | | " + " | ".join(title for title, _ in metrics.values()) + " |",
-        "|---" * (len(metrics) + 2) + "|",
-    ]
-    for name, way, values in rows:
-        cells = [f"{values[key]:{form}}" for key, (_, form) in metrics.items()]
-        lines.append(f"| {name} | {way} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    )
+
+
+def _table(rows: Iterable[Mapping[str, str]]) -> str:
+    """Markdown, from rows by column."""
+    rows = list(rows)
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

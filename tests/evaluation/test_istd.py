@@ -80,6 +80,12 @@ def test_the_interval_holds_the_value_and_narrows_with_more_prompts():
     assert few.interval[1] - few.interval[0] > 3 * (many.interval[1] - many.interval[0])
 
 
+def test_some_of_the_prompts_are_a_result_too(measured):
+    some = measured[1:3]
+    assert len(measured) == 5 and len(some) == 2 and some.prompts == tuple(PROMPTS[1:3])
+    assert some.value == pytest.approx(measured.deviations[1:3].mean().item())
+
+
 def test_a_file_brings_the_same_numbers_back(measured, tmp_path):
     file = measured.save(tmp_path / "new" / "base.jsonl")
     again = ISTD.load(file)

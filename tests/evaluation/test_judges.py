@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from smoothnb import PhotoJudge, ReaderJudge, path_lengths
+from smoothnb.images import to_pil
 from smoothnb.postcards.render import render
 from smoothnb.postcards.stream import held_out_prompts, held_out_scenes
 
@@ -40,6 +41,13 @@ def test_renders_adhere_to_their_captions_and_not_to_others(judge, renders):
 def test_distances_are_of_pairs(judge, renders):
     found = judge.distances(renders[:3], torch.cat([renders[:1], BLUR(renders[1:2]), renders[5:6]]))
     assert found[0] == 0 and 0 < found[1] and found.shape == (3,)
+
+
+def test_pil_images_are_looked_at_too(judge, renders):
+    own, prompts = to_pil(renders), held_out_prompts(64)
+    assert judge.fid(own) == pytest.approx(judge.fid(renders), rel=0.02)
+    assert judge.adherence(own, prompts) == pytest.approx(judge.adherence(renders, prompts), abs=0.02)
+    assert judge.distances(own[1:], own[:-1]).shape == (63,)
 
 
 def test_path_lengths_of_a_known_distance(tiny_pipe):

@@ -36,7 +36,7 @@ def test_a_report_holds_every_table_and_is_gone_on_with(options, tmp_path, monke
     assert base["fid"] == pytest.approx(same["fid"], rel=1e-3) and f"| base | {base['fid']:.1f} |" in text
     assert base["path_lengths"] == pytest.approx(same["path_lengths"]) and len(base["path_lengths"]) == 2
     assert set(base["reconstruction"]) == {"DDIM inversion", "null-text inversion", "autoencoder alone (bound)"}
-    assert f"| base | DDIM inversion | {base['reconstruction']['DDIM inversion']['mse']:.4f} |" in text
+    assert f"| base | DDIM inversion | {base['reconstruction']['DDIM inversion']['mse']:.5f} |" in text
     assert found["settings"]["prompts"] == 3 and found["machine"]["torch"] in text
     for name in ("istd.png", "strips.png"):
         with Image.open(tmp_path / name) as picture:
