@@ -30,3 +30,7 @@ def test_prompt_and_ratio_are_picked_and_the_bars_follow(open_notebook, run):
     page.wait_for_function("before => document.querySelectorAll('.jp-CodeCell img')[1]?.src != before", arg=before)
     assert output.locator(".smoothnb-caption").first.inner_text() == "η = 1.00"
     assert bars.nth(1).get_attribute("aria-label") == "smooth steps: 0.0, 55.4"
+
+    output.locator("input[type=range]").press("ArrowLeft")
+    page.wait_for_function("() => document.querySelector('.jp-CodeCell .smoothnb-caption').innerText == 'η = 0.50'")
+    page.wait_for_function(f"() => ({DARK})([...document.querySelectorAll('.jp-CodeCell svg[role=img]')])[0] == 0")
