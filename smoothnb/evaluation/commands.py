@@ -4,7 +4,6 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import torch
 from tyro.conf import Positional
 
 from smoothnb import evaluation
@@ -125,7 +124,7 @@ def report(
         pictures, texts = to_pil(next(looks.real()))[:reconstructions], [""] * reconstructions
     else:
         looks = ReaderJudge(4 * len(chosen))
-        pictures = to_pil(torch.cat([render([scene]) for scene in held_out_scenes(reconstructions)]))
+        pictures = [p for scene in held_out_scenes(reconstructions) for p in to_pil(render([scene]))]
         texts = held_out_prompts(reconstructions)
     found = write_report(
         candidates, chosen, looks, output, measured, pictures, texts[: len(pictures)],

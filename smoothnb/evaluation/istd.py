@@ -219,7 +219,7 @@ def istd(
     with progress_bar(len(prompts), "prompts", progress and state.is_main_process) as bar:
         bar.update(len(rows))
         for first in range(0, len(todo), state.num_processes):
-            mine = todo[first + state.process_index :][:1] if first + state.process_index < len(todo) else []
+            mine = todo[first + state.process_index :][:1]  # None at the end, where processes are more than groups.
             found = [pair for group in mine for pair in _measured(pipe, prompts, group, settings, batch_size)]
             for number, distances in gather_object(found):
                 if number in rows:

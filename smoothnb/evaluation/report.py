@@ -9,7 +9,7 @@ from PIL import Image
 
 from smoothnb.evaluation.bootstrap import change, interval
 from smoothnb.evaluation.compare import Comparison, compare, unevenest
-from smoothnb.evaluation.istd import istd, walk
+from smoothnb.evaluation.istd import ISTD, istd, walk
 from smoothnb.evaluation.judges import Judge
 from smoothnb.evaluation.path_length import path_lengths
 from smoothnb.evaluation.reconstruction import reconstruction
@@ -73,7 +73,8 @@ def report(
     }  # fmt: skip
     found = _Found(output / "report.json", settings)
     sampling = dict(num_inference_steps=num_inference_steps, guidance_scale=guidance_scale, batch_size=batch_size)
-    results = {}
+    results: dict[str, ISTD] = {}
+    walks: dict[str, dict[int, list[Image.Image]]] = {}
     for name, load in candidates.items():
         pipe = load()
         found.machine = describe(pipe.device)
@@ -92,9 +93,14 @@ def report(
                 pipe, pictures, list(picture_prompts), num_inference_steps, guidance_scale, lpips
             )
             found.write()
+        # Which walks to show, the first model decides.
+        uneven = unevenest(next(iter(results.values())), STRIPS)
+        walks[name] = _walks(pipe, uneven, results[name], sampling)
     comparison = compare(results)
     comparison.plot().savefig(output / "istd.png", dpi=120)
-    _strips(candidates, comparison, sampling).save(output / "strips.png")
+    rows = {f"{number} {name}": walks[name][number] for number in uneven for name in walks}
+    etas = np.linspace(0, 1, len(next(iter(rows.values()))))
+    strip(rows, [f"{eta:.1f}" for eta in etas], 80).save(output / "strips.png")
     (output / "report.md").write_text(_markdown(comparison, found))
     return comparison
 
@@ -146,18 +152,15 @@ def _reconstructions(
     }
 
 
-def _strips(candidates: Mapping[str, Callable], comparison: Comparison, sampling: dict) -> Image.Image:
-    """The walks on which the first model is most uneven, model under model."""
-    first, *_ = comparison.results.values()
-    numbers = unevenest(first, STRIPS)
-    rows: dict[str, list[Image.Image]] = {}
-    for name, load in candidates.items():
-        pipe = load()
-        for number in numbers:
-            latents = walk(pipe, number, first.settings.num_ratios, first.settings.seed)
-            rows[f"{number} {name}"] = generate(pipe, first.prompts[number], 0, latents, **sampling, progress=False)
-    ordered = {f"{number} {name}": rows[f"{number} {name}"] for number in numbers for name in candidates}
-    return strip(ordered, [f"{i / (first.settings.num_ratios - 1):.1f}" for i in range(first.settings.num_ratios)], 80)
+def _walks(pipe, numbers: Sequence[int], result: ISTD, sampling: dict) -> dict[int, list[Image.Image]]:
+    """By number, the pictures of walks as `istd` drew them."""
+    ratios, seed = result.settings.num_ratios, result.settings.seed
+    return {
+        number: generate(
+            pipe, result.prompts[number], 0, walk(pipe, number, ratios, seed), **sampling, progress=False
+        )
+        for number in numbers
+    }  # fmt: skip
 
 
 def _markdown(comparison: Comparison, found: _Found) -> str:

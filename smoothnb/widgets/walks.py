@@ -2,6 +2,7 @@
 
 import html
 from collections.abc import Mapping, Sequence
+from statistics import pstdev
 
 import ipywidgets
 import traitlets
@@ -90,12 +91,10 @@ def bars(distances: Mapping[str, Sequence[float]], dark: int, width: int) -> str
             f'fill-opacity="{1 if i == dark else 0.4}"/>'
             for i, d in enumerate(row)
         ]
-        mean = sum(row) / len(row)
-        deviation = (sum((d - mean) ** 2 for d in row) / len(row)) ** 0.5
         said = html.escape(f"{name} steps: ") + ", ".join(f"{d:.1f}" for d in row)
         step = f", this step {row[dark]:.1f}" if dark >= 0 else ""
         panels.append(
             f'<figure style="margin:0"><svg role="img" aria-label="{said}" width="{width}" height="{HEIGHT}">'
-            f"{''.join(shapes)}</svg><figcaption>deviation {deviation:.1f}{step}</figcaption></figure>"
+            f"{''.join(shapes)}</svg><figcaption>deviation {pstdev(row):.1f}{step}</figcaption></figure>"
         )
     return f'<div style="display:flex;flex-wrap:wrap;padding:0 4px;gap:12px;line-height:1.4">{"".join(panels)}</div>'

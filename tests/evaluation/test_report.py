@@ -73,6 +73,9 @@ def test_the_command_line_measures_compares_and_reports(tiny_folder, tmp_path, c
     models = [f"base={tiny_folder}", f"same={tiny_folder}"]
     cli.main(["report", *models, "--output", str(tmp_path / "r"), *usual, "--reconstructions", "1"])
     assert "wrote" in capsys.readouterr().out and (tmp_path / "r" / "report.md").is_file()
+    none = ["--reconstructions", "0", "--path-lengths", "0"]
+    cli.main(["report", *models, "--output", str(tmp_path / "n"), *usual, *none])
+    assert "drawn again" not in (text := (tmp_path / "n" / "report.md").read_text()) and "PPL" not in text
     with pytest.raises(ValueError, match="expected NAME=MODEL"):
         cli.main(["report", "postcard", "--output", str(tmp_path / "s")])
     with pytest.raises(ValueError, match="--real FOLDER"):
