@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from smoothnb.interpolation import coarse_to_fine, interpolate
     from smoothnb.inversion import Inversion, ddim_invert, reconstruct
     from smoothnb.latents import decode, encode, mix, seeded_noise, slerp
-    from smoothnb.lora import attach_lora, set_smoothness
+    from smoothnb.lora import import_lora, set_smoothness
+    from smoothnb.lora_files import Lora, export_lora
     from smoothnb.models import UnknownWordsWarning, load_pipeline
     from smoothnb.null_text import null_text_invert
     from smoothnb.objective import RunningConstant, base_loss, unit_directions, variation_regularizer
@@ -57,7 +58,9 @@ _HOME = {
     "load_pipeline": "models",
     "UnknownWordsWarning": "models",
     "example_picture": "postcards.pictures",
-    "attach_lora": "lora",
+    "import_lora": "lora",
+    "export_lora": "lora_files",
+    "Lora": "lora_files",
     "set_smoothness": "lora",
     "Schedule": "schedule",
     "base_loss": "objective",
@@ -111,8 +114,8 @@ _HOME = {
 
 __all__ = [
     "slerp", "mix", "seeded_noise", "encode", "decode", "load_pipeline", "UnknownWordsWarning", "example_picture",
-    "attach_lora", "set_smoothness", "Schedule", "base_loss", "variation_regularizer", "unit_directions",
-    "RunningConstant", "TrainConfig", "train", "sample", "generate", "finish", "Step", "interpolate",
+    "import_lora", "export_lora", "Lora", "set_smoothness", "Schedule", "base_loss", "variation_regularizer",
+    "unit_directions", "RunningConstant", "TrainConfig", "train", "sample", "generate", "finish", "Step", "interpolate",
     "coarse_to_fine", "ddim_invert", "null_text_invert", "reconstruct", "Inversion", "edit_text", "word_map",
     "drag", "Dragged", "DragOptions", "DRAG_DIFFUSION", "point_map", "istd", "ISTD", "neighbour_distances",
     "compare", "Comparison", "example_istd", "read_prompts", "path_lengths", "ReaderJudge", "PhotoJudge",

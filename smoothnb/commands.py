@@ -1,13 +1,15 @@
-"""What the command line does with pictures: load a model, call the function of the package, write a file."""
+"""What the command line does: load a model, call the function of the package, write a file."""
 
 from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image
 
+from smoothnb.deltas import save_difference as save_difference_of
 from smoothnb.dragging import DRAG_DIFFUSION, DragOptions
 from smoothnb.dragging import drag as drag_points
 from smoothnb.inversion import ddim_invert
+from smoothnb.lora_files import Form, export_lora, read_lora
 from smoothnb.models import load_pipeline
 from smoothnb.null_text import null_text_invert
 from smoothnb.sampling import finish
@@ -92,6 +94,34 @@ def drag(
     found = drag_points(pipe, picture, prompt, handles, targets, mask, options)
     _write(found.picture, output)
     print(f"{found.reason} after {len(found.losses)} steps, {sum(found.seconds.values()):.1f} s")
+
+
+def export(lora: Path, output: Path, format: Form = "diffusers", model: str | None = None) -> None:
+    """Writes a LoRA in another form.
+
+    Args:
+        lora: A file or folder, in any form that `smoothnb.import_lora` reads.
+        output: The .safetensors file to write.
+        format: diffusers, or kohya, which ComfyUI and A1111 read.
+        model: A model that the LoRA fits; kohya's form needs it, as only the model tells its dots from underscores.
+    """
+    modules = [name for name, _ in load_pipeline(model).unet.named_modules()] if model else []
+    found = read_lora(lora, modules)
+    if found.form == "kohya" and format != "kohya" and not model:
+        raise ValueError(f"{lora} is in kohya's form, which writes dots and underscores alike: name a --model it fits")
+    print(f"{found}; wrote {export_lora(found, output, format)}")
+
+
+def save_difference(tuned: Path, output: Path, base: str = "postcard") -> None:
+    """Saves a fine-tuned model as its difference from another, for data/.
+
+    Args:
+        tuned: Folder of the fine-tuned pipeline.
+        output: Folder to write to.
+        base: The model that it was fine-tuned from.
+    """
+    file = save_difference_of(load_pipeline(base), load_pipeline(tuned), output, base)
+    print(f"wrote {file}, {file.stat().st_size / 1e6:.1f} MB")
 
 
 def _write(picture: Image.Image, output: Path) -> None:

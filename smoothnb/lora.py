@@ -1,19 +1,19 @@
-"""The smooth LoRA: made new, saved, attached to a pipeline, and blended with the base model."""
+"""The smooth LoRA: made new, attached to a pipeline, and blended with the base model."""
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from smoothnb.lora_files import Lora, Pair, read_lora
 from smoothnb.quiet import errors_only
 
 SMOOTH = "smooth"
 """Name of the adapter in a pipeline."""
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
-WEIGHTS = "pytorch_lora_weights.safetensors"
 
 
 def add_lora(unet: nn.Module, rank: int) -> None:
@@ -86,54 +86,94 @@ def _activate(unet: nn.Module, names: list[str]) -> None:
             module.set_adapter([name for name in names if name in module.scaling])
 
 
-def save_lora(unet: nn.Module, folder: Path, metadata: Mapping[str, str], dtype: torch.dtype | None = None) -> Path:
-    """Saves the smooth LoRA as `pipe.load_lora_weights(folder)` of diffusers reads it.
+def lora_of(unet: nn.Module, dtype: torch.dtype | None = None) -> Lora:
+    """The smooth LoRA that a UNet holds, to be exported.
 
     Args:
-        unet: The UNet that holds it.
-        folder: Where to write.
-        metadata: Kept in the file's header.
-        dtype: Of the saved weights; by default their own.
-
-    Returns:
-        The file.
+        unet: The UNet.
+        dtype: Of the weights; by default their own.
     """
-    from diffusers.utils import convert_state_dict_to_diffusers
-    from peft import get_peft_model_state_dict
-    from safetensors.torch import save_file
+    return Lora(
+        {
+            name: Pair(
+                module.lora_A[SMOOTH].weight.detach().to("cpu", dtype),
+                module.lora_B[SMOOTH].weight.detach().to("cpu", dtype),
+                float(module.lora_alpha[SMOOTH]),
+            )
+            for name, module in unet.named_modules()
+            if SMOOTH in getattr(module, "lora_A", {})
+        }
+    )
 
-    state = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet, adapter_name=SMOOTH))
-    state = {f"unet.{name}": value.detach().to("cpu", dtype).contiguous() for name, value in state.items()}
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(state, folder / WEIGHTS, {"format": "pt", **metadata})
-    return folder / WEIGHTS
 
-
-def attach_lora(pipe, source: str | Path) -> None:
-    """Attaches a LoRA to a pipeline's UNet, under the name "smooth".
+def import_lora(pipe, source: str | Path | Lora) -> Lora:
+    """Attaches a LoRA to a pipeline's UNet, under the name "smooth", and makes sure that it has an effect.
 
     Args:
         pipe: A diffusers pipeline.
-        source: A folder with `pytorch_lora_weights.safetensors`, a file, or a hub id.
+        source: A `.safetensors` file, a folder that holds one, or a hub id; written by diffusers or peft, by the old
+            attention processors (as the paper's own LoRA), or in kohya's form. Or a LoRA that was read before.
+
+    Returns:
+        The LoRA; `export_lora` writes it in another form.
 
     Raises:
-        ValueError: If nothing of the pipeline was changed: the file holds keys of another form, or of another model.
-            Or if there is one already.
+        FileNotFoundError: If there is no such file.
+        ValueError: If the pipeline has a smooth LoRA; if the file is a pickle, cut off, no LoRA, or one for another
+            architecture; or if pictures do not change by it. The pipeline then is as it was.
     """
     from diffusers.utils import logging
 
-    if SMOOTH in getattr(pipe.unet, "peft_config", {}):
+    unet = pipe.unet
+    if SMOOTH in getattr(unet, "peft_config", {}):
         raise ValueError(
             "this pipeline has a smooth LoRA already: set_smoothness sets its weight, pipe.delete_adapters('smooth') "
             "removes it"
         )
-    path = Path(source)
-    where = {"weight_name": path.name} if path.is_file() else {}
-    # diffusers warns that there is nothing for the text encoder, and only warns where no key fits the UNet either.
+    lora = source if isinstance(source, Lora) else read_lora(source, (name for name, _ in unet.named_modules()))
+    _must_fit(lora, unet)
+    before = _answer(unet)
+    state = {
+        f"unet.{name}.lora_{half}.weight": weight
+        for name, pair in lora.pairs.items()
+        for half, weight in (("A", pair.down), ("B", pair.up))
+    }
+    # diffusers says when a UNet has other adapters too.
     with errors_only(logging):
-        pipe.load_lora_weights(str(path.parent if path.is_file() else source), adapter_name=SMOOTH, **where)
-    if SMOOTH not in getattr(pipe.unet, "peft_config", {}):
-        raise ValueError(f"no weight of {source} fits this UNet: the pipeline is as it was")
+        unet.load_lora_adapter(
+            state, prefix="unet", adapter_name=SMOOTH, metadata=lora.adapter_metadata(), _pipeline=pipe
+        )
+    if torch.equal(before, _answer(unet)):
+        if len(unet.peft_config) > 1:
+            unet.delete_adapters(SMOOTH)
+        else:
+            unet.unload_lora()
+        raise ValueError("this LoRA changes nothing: one of each pair of matrices is zero. Has it been trained?")
+    return lora
+
+
+def _must_fit(lora: Lora, unet: nn.Module) -> None:
+    """Raises ValueError unless the UNet has every module of a LoRA, in its shape."""
+    modules = dict(unet.named_modules())
+    for name, pair in lora.pairs.items():
+        weight = getattr(modules.get(name), "weight", None)
+        wanted = (pair.up.shape[0], *pair.down.shape[1:])
+        if weight is None or tuple(weight.shape) != wanted:
+            there = "has no such module" if weight is None else f"has {[*weight.shape]} there"
+            raise ValueError(
+                f"this LoRA is for another architecture: expected a UNet with {name} of shape {[*wanted]}, and this "
+                f"one {there}. The pipeline is as it was"
+            )
+
+
+@torch.no_grad()
+def _answer(unet: nn.Module) -> torch.Tensor:
+    """What a UNet predicts for a small noise: it tells whether its weights have changed."""
+    generator = torch.Generator().manual_seed(0)
+    side = 2 ** len(unet.config.block_out_channels)
+    noise = torch.randn(1, unet.config.in_channels, side, side, generator=generator)
+    embeds = torch.randn(1, 1, unet.config.cross_attention_dim, generator=generator)
+    return unet(noise.to(unet.device, unet.dtype), 500, embeds.to(unet.device, unet.dtype)).sample
 
 
 def set_smoothness(pipe, smoothness: float) -> None:

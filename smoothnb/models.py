@@ -11,10 +11,11 @@ from pathlib import Path
 
 import torch
 
-from smoothnb.lora import attach_lora
+from smoothnb.deltas import apply_difference
+from smoothnb.lora import import_lora
 from smoothnb.quiet import errors_only, no_bars
+from smoothnb.sources import find_model, smooth_lora
 
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 PARTS = {"vae", "unet", "text_encoder", "tokenizer", "scheduler"}
 WORD = re.compile(r"\w+(?:['’]\w+)*")
 
@@ -23,23 +24,12 @@ class UnknownWordsWarning(UserWarning):
     """A prompt holds words that the model has never seen."""
 
 
-def data_folder() -> Path:
-    """Where the models and pictures that come with smoothnb lie."""
-    package = Path(__file__).resolve().parent
-    # A wheel carries data/ inside the package; in a checkout the two stand side by side.
-    return package / "data" if (package / "data").is_dir() else package.parent / "data"
-
-
-def packaged_models() -> list[str]:
-    """Names of the pipelines that come with smoothnb."""
-    return sorted(path.parent.name for path in data_folder().glob("*/model_index.json"))
-
-
 def load_pipeline(
     name_or_path: str | Path = "postcard",
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     smooth: bool | str | Path = False,
+    config: str | Path | None = None,
 ):
     """Loads a text-to-image pipeline, ready for the functions of this package.
 
@@ -48,24 +38,29 @@ def load_pipeline(
     behind anything that strangers can use.
 
     Args:
-        name_or_path: A model that comes with smoothnb ("postcard": small, offline, runs on a CPU), a folder written by
-            `save_pretrained`, or an id on the Hugging Face hub such as "stable-diffusion-v1-5/stable-diffusion-v1-5".
+        name_or_path: A model that comes with smoothnb ("postcard": small, offline, runs on a CPU; "postcard-film" and
+            "postcard-neon" are fine-tuned from it); a folder written by `save_pretrained`; a `.safetensors`
+            checkpoint; an id on the Hugging Face hub; or a name that stands for one and its mirrors:
+            "stable-diffusion-v1-5", "realistic-vision-v2", "openjourney-v4". Copies in the folder that the environment
+            variable SMOOTHNB_MODELS names come before the hub.
         device: Where to run; by default cuda, else mps, else cpu.
         dtype: Of the weights; by default float16 on cuda, else float32.
-        smooth: Whether to attach the smooth LoRA that comes with the model; or one of your own, as `attach_lora` takes
-            it. `set_smoothness` blends between the two.
+        smooth: Whether to attach the smooth LoRA that comes with the model, or with the one that it was fine-tuned
+            from; or one of your own, as `import_lora` takes it. `set_smoothness` blends between the two.
+        config: For a checkpoint of one file, which holds no tokenizer: a pipeline of the same kind, folder or hub id.
+            By default diffusers finds it on the hub.
 
     Returns:
         A `diffusers.StableDiffusionPipeline`. If the model's folder lists the words it knows (`vocabulary.json`),
         prompts with other words draw an `UnknownWordsWarning`.
 
     Raises:
-        FileNotFoundError: If a folder does not exist.
-        ValueError: If the name is unknown, or what it names is no Stable Diffusion pipeline.
+        FileNotFoundError: If a folder or file does not exist.
+        ValueError: If the name is unknown, or what it names is no Stable Diffusion pipeline, or a pickle.
         OSError: If the hub cannot be reached or has no such model.
     """
-    source = _find(name_or_path)
-    lora = _smooth_lora(name_or_path) if smooth is True else smooth
+    source = find_model(name_or_path)
+    lora = smooth_lora(name_or_path) if smooth is True else smooth
     from transformers.utils import logging as transformers_logging
 
     # transformers misses torchvision: it is for image processors, which nothing here uses.
@@ -73,21 +68,16 @@ def load_pipeline(
         from diffusers import DDIMScheduler, StableDiffusionPipeline
         from diffusers.utils import logging as diffusers_logging
     with no_bars(diffusers_logging, transformers_logging):
-        try:
-            config = StableDiffusionPipeline.load_config(str(source))
-            missing = PARTS - set(config)
-            if missing or "text_encoder_2" in config:
-                raise ValueError(
-                    f"{source} holds a {config.get('_class_name', 'pipeline of no known class')}, not a Stable "
-                    "Diffusion pipeline with one text encoder: smoothnb works with Stable Diffusion 1.x and 2.x and "
-                    "models fine-tuned from them"
-                )
-            pipe = StableDiffusionPipeline.from_pretrained(
-                str(source), safety_checker=None, feature_extractor=None, image_encoder=None,
-                requires_safety_checker=False,
-            )  # fmt: skip
-        except OSError as error:
-            raise OSError(_why_not_loaded(source, error)) from error
+        for place in source.places:
+            try:
+                pipe = _load(StableDiffusionPipeline, place, config)
+                break
+            except OSError:
+                # A model that has left the hub under one name may be there under another.
+                if place == source.places[-1]:
+                    raise
+    if source.difference is not None:
+        apply_difference(pipe, source.difference)
     pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
     pipe.set_progress_bar_config(disable=True)
     device = torch.device(device) if device is not None else best_device()
@@ -95,11 +85,11 @@ def load_pipeline(
     # diffusers then warns of modules to keep in float32, of which there are none.
     with errors_only(diffusers_logging):
         pipe.to(device, dtype or (torch.float16 if device.type == "cuda" else torch.float32))
-    if isinstance(source, Path) and (source / "vocabulary.json").is_file():
-        vocabulary = json.loads((source / "vocabulary.json").read_text(encoding="utf-8"))
+    if isinstance(place, Path) and (place / "vocabulary.json").is_file():
+        vocabulary = json.loads((place / "vocabulary.json").read_text(encoding="utf-8"))
         warn_of_unknown_words(pipe, vocabulary["words"], vocabulary["topics"])
     if lora:
-        attach_lora(pipe, lora)
+        import_lora(pipe, lora)
     return pipe
 
 
@@ -127,44 +117,31 @@ def fingerprint(pipe) -> str:
     return digest.hexdigest()[:16]
 
 
-def _find(name_or_path: str | Path) -> Path | str:
-    """The folder that holds the model, or its id on the hub."""
-    if name_or_path in packaged_models():
-        return data_folder() / name_or_path
-    folder = Path(name_or_path).expanduser()
-    if folder.is_dir():
-        if not (folder / "model_index.json").is_file():
-            inside = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
+def _load(kind: type, place: Path | str, config: str | Path | None):
+    """The pipeline in a folder, in a file, or on the hub."""
+    parts = dict(safety_checker=None, feature_extractor=None, image_encoder=None, requires_safety_checker=False)
+    try:
+        if isinstance(place, Path) and place.is_file():
+            return kind.from_single_file(str(place), config=config and str(config), **parts)
+        description = kind.load_config(str(place))
+        if PARTS - set(description) or "text_encoder_2" in description:
             raise ValueError(
-                f"{folder} is not a diffusers pipeline: expected a model_index.json in it, found {inside}. Give the "
-                "folder that pipe.save_pretrained(...) wrote"
+                f"{place} holds a {description.get('_class_name', 'pipeline of no known class')}, not a Stable "
+                "Diffusion pipeline with one text encoder: smoothnb works with Stable Diffusion 1.x and 2.x and models "
+                "fine-tuned from them"
             )
-        return folder
-    name = str(name_or_path)
-    if isinstance(name_or_path, str) and HUB_ID.fullmatch(name) and not name.startswith("."):
-        return name
-    names = ", ".join(f'"{n}"' for n in packaged_models()) or f"none, as {data_folder()} holds no pipeline"
-    expected = (
-        f"expected a model that comes with smoothnb ({names}), an existing folder, or a hub id such as "
-        '"stable-diffusion-v1-5/stable-diffusion-v1-5"'
-    )
-    if isinstance(name_or_path, Path) or "/" in name or "\\" in name:
-        raise FileNotFoundError(f"there is no folder {folder} (looked from {Path.cwd()}): {expected}")
-    raise ValueError(f'unknown model "{name}": {expected}')
-
-
-def _smooth_lora(name_or_path: str | Path) -> Path:
-    """The smooth LoRA that comes with a model."""
-    folder = data_folder() / f"{name_or_path}-smooth"
-    if name_or_path not in packaged_models() or not folder.is_dir():
-        raise ValueError(
-            f'no smooth LoRA comes with "{name_or_path}": give one, smooth="folder, file or hub id", or train it with '
-            f"`smoothnb train --model {name_or_path}`"
-        )
-    return folder
+        return kind.from_pretrained(str(place), **parts)
+    except OSError as error:
+        raise OSError(_why_not_loaded(place, error)) from error
 
 
 def _why_not_loaded(source: Path | str, error: OSError) -> str:
+    if isinstance(source, Path) and source.is_file():
+        return (
+            f"{source} was read, but not the configuration and tokenizer of its kind, which the file does not hold: "
+            "give config=, a folder or hub id of a pipeline of the same kind, such as Stable Diffusion 1.5. diffusers "
+            f"says: {error}"
+        )
     if isinstance(source, Path):
         return f"{source} is incomplete: {error}. Save the pipeline again with pipe.save_pretrained(...)"
     return (

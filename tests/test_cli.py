@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from smoothnb import cli, example_picture
-from smoothnb.models import data_folder
+from smoothnb.sources import data_folder
 
 
 @dataclass(frozen=True)

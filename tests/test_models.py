@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, PNDMScheduler
 
-from smoothnb import UnknownWordsWarning, load_pipeline, models
+from smoothnb import UnknownWordsWarning, load_pipeline, models, sources
 
 WORDS = {"words": ["a", "red", "house", "at", "night"], "topics": {"time": ["night"], "thing": ["house"]}}
 
@@ -73,8 +73,8 @@ def test_another_scheduler_becomes_ddim_with_the_same_noise(folder, tiny_folder)
 
 
 def test_packaged_models_load_by_name(tiny_folder, monkeypatch):
-    monkeypatch.setattr(models, "data_folder", lambda: tiny_folder.parent)
-    assert models.packaged_models() == ["tiny"]
+    monkeypatch.setattr(sources, "data_folder", lambda: tiny_folder.parent)
+    assert sources.packaged_models() == ["tiny"]
     assert load_pipeline("tiny").unet.config.sample_size == 8
 
 
@@ -82,8 +82,8 @@ def test_packaged_models_load_by_name(tiny_folder, monkeypatch):
     ("name", "error", "message"),
     [
         ("postcrad", ValueError, 'unknown model "postcrad": expected a model that comes with smoothnb'),
-        ("./no-such-folder", FileNotFoundError, "there is no folder no-such-folder"),
-        ("/no/such/folder", FileNotFoundError, "there is no folder /no/such/folder"),
+        ("./no-such-folder", FileNotFoundError, "there is no folder or file no-such-folder"),
+        ("/no/such/folder", FileNotFoundError, "there is no folder or file /no/such/folder"),
         ("", ValueError, "is not a diffusers pipeline"),
     ],
 )

@@ -1,6 +1,7 @@
 """What the command line measures: load models, call the function of the package, print and write what came out."""
 
-from functools import partial
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -14,8 +15,8 @@ from smoothnb.evaluation.report import report as write_report
 from smoothnb.images import to_pil
 from smoothnb.lora import set_smoothness
 from smoothnb.models import load_pipeline
-from smoothnb.postcards.render import render
 from smoothnb.postcards.stream import held_out_prompts, held_out_scenes
+from smoothnb.postcards.styles import render_in
 
 
 def istd(
@@ -90,6 +91,7 @@ def report(
     prompts: str = "postcard",
     count: int | None = None,
     judge: Literal["reader", "photo"] = "reader",
+    style: str = "plain",
     real: Path | None = None,
     num_inference_steps: int = 50,
     guidance_scale: float = 7.5,
@@ -101,13 +103,15 @@ def report(
     """Measures models beside each other and writes the counterparts of the paper's tables. Goes on where it stopped.
 
     Args:
-        models: The baseline first, each as NAME=MODEL or NAME=MODEL+LORA, such as base=postcard
-            smooth=postcard+smooth mine=postcard+runs/mine; "smooth" is the LoRA that comes with a model.
+        models: The baseline first, each as NAME=MODEL, NAME=MODEL+LORA or NAME=MODEL+LORA@SMOOTHNESS, such as
+            base=postcard smooth=postcard+smooth half=postcard+smooth@0.5 mine=postcard+runs/mine; "smooth" is the LoRA
+            that comes with a model.
         output: Folder for report.md, report.json and figures.
         measured: Folder for the files that grow with each prompt; by default the same.
         prompts: postcard, coco, a .json of COCO's captions, or a text file with one prompt a line.
         count: How many prompts; by default 500, or all lines of a text file.
         judge: Who looks at the pictures: reader for postcards, photo for Inception, LPIPS and CLIP.
+        style: For reader: of the renders that FID takes for real, and of the Reader.
         real: For photo: the folder of pictures that FID takes for real; they are inverted too, with the prompt "".
         num_inference_steps: Of the sampler.
         guidance_scale: At least 1.
@@ -123,8 +127,8 @@ def report(
         looks = PhotoJudge(real)
         pictures, texts = to_pil(next(looks.real()))[:reconstructions], [""] * reconstructions
     else:
-        looks = ReaderJudge(4 * len(chosen))
-        pictures = [p for scene in held_out_scenes(reconstructions) for p in to_pil(render([scene]))]
+        looks = ReaderJudge(4 * len(chosen), style=style)
+        pictures = [p for scene in held_out_scenes(reconstructions) for p in to_pil(render_in(style, [scene]))]
         texts = held_out_prompts(reconstructions)
     found = write_report(
         candidates, chosen, looks, output, measured, pictures, texts[: len(pictures)],
@@ -133,9 +137,20 @@ def report(
     print(f"{found.table()}\nwrote {output / 'report.md'}")
 
 
-def _candidate(spec: str) -> tuple[str, partial]:
-    name, equals, source = spec.partition("=")
-    model, _, lora = source.partition("+")
-    if not name or not equals or not model or Path(name).name != name:
-        raise ValueError(f"expected NAME=MODEL or NAME=MODEL+LORA, such as smooth=postcard+smooth, got {spec!r}")
-    return name, partial(load_pipeline, model, smooth=True if lora == "smooth" else lora or False)
+def _candidate(spec: str) -> tuple[str, Callable]:
+    """Name of a model, and what loads it."""
+    match = re.fullmatch(r"([^=/\\]+)=([^+]+?)(?:\+(.+?)(?:@([\d.]+))?)?", spec)
+    if match is None:
+        raise ValueError(
+            f"expected NAME=MODEL, NAME=MODEL+LORA or NAME=MODEL+LORA@SMOOTHNESS, such as smooth=postcard+smooth, got "
+            f"{spec!r}"
+        )
+    name, model, lora, smoothness = match.groups()
+
+    def load():
+        pipe = load_pipeline(model, smooth=True if lora == "smooth" else lora or False)
+        if smoothness is not None:
+            set_smoothness(pipe, float(smoothness))
+        return pipe
+
+    return name, load

@@ -14,9 +14,10 @@ from smoothnb.evaluation.bootstrap import Interval, interval
 from smoothnb.evaluation.record import Record, read_record
 from smoothnb.images import neighbour_distances
 from smoothnb.latents import seeded_noise, slerp
-from smoothnb.models import data_folder, fingerprint
+from smoothnb.models import fingerprint
 from smoothnb.progress import progress_bar
 from smoothnb.sampling import embed, generate
+from smoothnb.sources import data_folder
 
 
 @dataclass(frozen=True)

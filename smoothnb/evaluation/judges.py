@@ -15,8 +15,8 @@ from smoothnb.evaluation.reconstruction import lpips_distances
 from smoothnb.images import to_pixels
 from smoothnb.postcards.captions import stated
 from smoothnb.postcards.reader import Reader, load_reader
-from smoothnb.postcards.render import render
 from smoothnb.postcards.scene import random_scenes
+from smoothnb.postcards.styles import render_in, style_of
 
 BATCH = 32
 HELD_OUT_REAL = (1 << 40) + 1
@@ -72,16 +72,17 @@ class ReaderJudge(Judge):
 
     Args:
         real_count: Renders that FID takes for real.
-        reader: The Reader; by default the one that comes with the package.
+        reader: The Reader; by default the one that comes with the package, for the style.
+        style: Of the renders, one of `STYLES`; other than plain, adherence also says how many pictures have it.
     """
 
-    def __init__(self, real_count: int = 2048, reader: Reader | None = None):
-        self.real_count, self.features = real_count, reader or load_reader()
+    def __init__(self, real_count: int = 2048, reader: Reader | None = None, style: str = "plain"):
+        self.real_count, self.features, self.style = real_count, reader or load_reader(style=style), style
 
     def real(self) -> Iterator[Tensor]:
         stream = random_scenes(HELD_OUT_REAL)
         for first in range(0, self.real_count, BATCH):
-            yield render([next(stream) for _ in range(min(BATCH, self.real_count - first))])
+            yield render_in(self.style, [next(stream) for _ in range(min(BATCH, self.real_count - first))])
 
     @torch.no_grad()
     def distances(self, ours: Pictures, theirs: Pictures) -> Float[Tensor, " picture"]:
@@ -97,7 +98,10 @@ class ReaderJudge(Judge):
         every = [right for values in found.values() for right in values]
         if not every:
             raise ValueError("no prompt states anything that the Reader knows: use another judge, or other prompts")
-        return {"all": sum(every) / len(every)} | {factor: sum(v) / len(v) for factor, v in found.items()}
+        shares = {"all": sum(every) / len(every)} | {factor: sum(v) / len(v) for factor, v in found.items()}
+        if self.style != "plain":
+            shares["style"] = style_of(_pixels(pictures)).count(self.style) / len(pictures)
+        return shares
 
 
 class PhotoJudge(Judge):

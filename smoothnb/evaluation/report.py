@@ -197,7 +197,10 @@ def _quality(comparison: Comparison, models: Mapping[str, dict]) -> str:
                 cells |= {f"PPL beside {first}": f"{share:+.1%}", "95 %": f"{low:+.1%} to {high:+.1%}"}
             # A few jumps make the mean; the median says how steps are in between.
             cells["median length"] = f"{np.median(lengths):,.0f}"
-        rows.append(cells | {"adherence ↑": f"{own['adherence']['all']:.3f}"})
+        cells["adherence ↑"] = f"{own['adherence']['all']:.3f}"
+        if "style" in own["adherence"]:
+            cells["in style ↑"] = f"{own['adherence']['style']:.3f}"
+        rows.append(cells)
     return _table(rows)
 
 

@@ -14,14 +14,15 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from smoothnb.models import load_pipeline
 from smoothnb.objective import offset_noise
 from smoothnb.postcards.captions import build_tokenizer, caption, vocabulary
 from smoothnb.postcards.fit import fit
 from smoothnb.postcards.muon import optimizers
-from smoothnb.postcards.render import render
 from smoothnb.postcards.scene import random_scenes
 from smoothnb.postcards.sheet import contact_sheet
 from smoothnb.postcards.stream import held_out_prompts
+from smoothnb.postcards.styles import render_in
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class DiffusionConfig:
     Attributes:
         output: Folder for the pipeline, its checkpoint, latents and contact sheets.
         vae: Folder of the trained autoencoder.
+        style: Of the pictures, one of `STYLES`.
+        start: Folder of a pipeline to fine-tune; of it the UNet alone is trained, all of its weights.
         pool: Scenes whose latents are computed once and drawn from. Captions are made anew at every draw, so a
             scene is never told twice in the same words.
         steps: Optimizer steps.
@@ -49,6 +52,8 @@ class DiffusionConfig:
 
     output: Path = Path("runs/diffusion")
     vae: Path = Path("runs/vae/vae")
+    style: str = "plain"
+    start: Path | None = None
     pool: int = 12_000
     steps: int = 5000
     batch_size: int = 32
@@ -144,7 +149,7 @@ def latent_pool(config: DiffusionConfig, vae: AutoencoderKL) -> Tensor:
             return latents
     scenes, parts = random_scenes(config.seed), []
     for _ in tqdm(range(0, config.pool, 32), desc="latents", mininterval=5):
-        pictures = render(list(itertools.islice(scenes, 32)), device=config.device)
+        pictures = render_in(config.style, list(itertools.islice(scenes, 32)), device=config.device)
         parts.append((vae.encode(pictures * 2 - 1).latent_dist.mean * vae.config.scaling_factor).half().cpu())
     latents = torch.cat(parts)[: config.pool]
     save_file({"latents": latents}, path)
@@ -152,7 +157,9 @@ def latent_pool(config: DiffusionConfig, vae: AutoencoderKL) -> Tensor:
 
 
 def train(config: DiffusionConfig) -> StableDiffusionPipeline:
-    """Trains UNet and text encoder together and saves the whole pipeline.
+    """Trains UNet and text encoder together, or fine-tunes a UNet, and saves the whole pipeline.
+
+    The fine-tuning has no regularizer: community models have none.
 
     Args:
         config: The settings. Called again after a stop, it goes on where it was.
@@ -163,11 +170,17 @@ def train(config: DiffusionConfig) -> StableDiffusionPipeline:
     config.output.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
     vae = AutoencoderKL.from_pretrained(config.vae).to(config.device)
-    tokenizer = build_tokenizer()
-    model = nn.ModuleDict({"unet": build_unet(), "text": build_text_encoder(tokenizer)})
+    if config.start is None:
+        tokenizer = build_tokenizer()
+        pipe = build_pipeline(vae, build_unet(), build_text_encoder(tokenizer), tokenizer)
+        model = nn.ModuleDict({"unet": pipe.unet, "text": pipe.text_encoder})
+    else:
+        base = load_pipeline(config.start, "cpu", torch.float32)
+        pipe = build_pipeline(vae, base.unet, base.text_encoder.requires_grad_(False), base.tokenizer)
+        model = nn.ModuleDict({"unet": pipe.unet})
     # Convolutions on the CPU are a tenth faster with channels last, and no slower on a GPU.
-    model.to(config.device, memory_format=torch.channels_last)
-    pipe = build_pipeline(vae, model["unet"], model["text"], tokenizer)
+    pipe.unet.to(memory_format=torch.channels_last)
+    pipe.to(config.device)
     scheduler = pipe.scheduler
     latents = latent_pool(config, vae)
     scenes = list(itertools.islice(random_scenes(config.seed), config.pool))
@@ -176,7 +189,7 @@ def train(config: DiffusionConfig) -> StableDiffusionPipeline:
         rows = torch.randint(len(latents), (config.batch_size,), generator=generator)
         rng = random.Random(int(torch.randint(2**31, (), generator=generator)))
         captions = ["" if rng.random() < config.drop_caption else caption(scenes[row], rng) for row in rows.tolist()]
-        tokens = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        tokens = pipe.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
         clean = latents[rows].float()
         # The mean colour of a picture shines through even the noise of the last timestep, and tells day from night:
         # next to it the words would count for nothing. An offset hides it.
@@ -184,7 +197,7 @@ def train(config: DiffusionConfig) -> StableDiffusionPipeline:
         timesteps = torch.randint(scheduler.config.num_train_timesteps, (len(rows),), generator=generator)
         noisy = scheduler.add_noise(clean, noise, timesteps)
         noisy, noise, timesteps, tokens = (x.to(config.device) for x in (noisy, noise, timesteps, tokens))
-        predicted = model["unet"](noisy, timesteps, model["text"](tokens).last_hidden_state).sample
+        predicted = pipe.unet(noisy, timesteps, pipe.text_encoder(tokens).last_hidden_state).sample
         snr = compute_snr(scheduler, timesteps)
         # What light and land there are is decided where almost all is noise. There an error of the picture enters that
         # of the noise times the SNR, next to nothing: without more weight the words for it are never learned.

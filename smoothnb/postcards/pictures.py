@@ -9,9 +9,9 @@ from PIL import Image
 from torch import Tensor
 
 from smoothnb.images import to_pil
-from smoothnb.models import data_folder
 from smoothnb.postcards.render import render
 from smoothnb.postcards.scene import Scene
+from smoothnb.sources import data_folder
 
 Renders = dict[str, Float[Tensor, "3 size size"]]
 """RGB in [0, 1] by caption."""

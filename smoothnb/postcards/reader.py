@@ -14,12 +14,12 @@ from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from smoothnb.models import data_folder
 from smoothnb.postcards.fit import fit
 from smoothnb.postcards.muon import optimizers
-from smoothnb.postcards.render import render
 from smoothnb.postcards.scene import EXTENT, FACTORS, Scene, random_scenes
 from smoothnb.postcards.stream import held_out_scenes
+from smoothnb.postcards.styles import render_in
+from smoothnb.sources import data_folder
 
 
 @dataclass(frozen=True)
@@ -115,10 +115,11 @@ class Reader(nn.Module):
         ]
 
 
-def load_reader(path: Path | None = None, device: torch.device | str = "cpu") -> Reader:
-    """The trained Reader that comes with the package, or one from a file of the same shape."""
+def load_reader(path: Path | None = None, device: torch.device | str = "cpu", style: str = "plain") -> Reader:
+    """The trained Reader that comes with the package for a style, or one from a file of the same shape."""
     reader = Reader()
-    weights = load_file(path or data_folder() / "reader.safetensors")
+    folder = data_folder() if style == "plain" else data_folder() / f"postcard-{style}"
+    weights = load_file(path or folder / "reader.safetensors")
     reader.load_state_dict({name: value.float() for name, value in weights.items()})
     return reader.to(device).eval().requires_grad_(False)
 
@@ -129,6 +130,8 @@ class ReaderConfig:
 
     Attributes:
         output: Folder for the Reader and its checkpoint.
+        style: Of the pictures, one of `STYLES`.
+        start: File of a Reader to fine-tune.
         pool: Renders that are drawn from, each time otherwise worn.
         steps: Optimizer steps.
         batch_size: Pictures a step.
@@ -139,6 +142,8 @@ class ReaderConfig:
     """
 
     output: Path = Path("runs/reader")
+    style: str = "plain"
+    start: Path | None = None
     pool: int = 8_000
     steps: int = 700
     batch_size: int = 48
@@ -174,10 +179,13 @@ def train(config: ReaderConfig) -> Reader:
         The trained Reader.
     """
     torch.manual_seed(config.seed)
-    reader = Reader().to(config.device)
+    reader = Reader() if config.start is None else load_reader(config.start).requires_grad_(True)
+    reader.to(config.device)
     stream = random_scenes(config.seed)
     scenes = [next(stream) for _ in range(config.pool)]
-    pool = torch.cat([(render(scenes[i : i + 32]) * 255).round().byte() for i in range(0, len(scenes), 32)])
+    pool = torch.cat(
+        [(render_in(config.style, scenes[i : i + 32]) * 255).round().byte() for i in range(0, len(scenes), 32)]
+    )
     labels = {name: torch.tensor([v.index(getattr(s, name)) for s in scenes]) for name, v in FACTORS.items()}
     places = torch.tensor([(s.x, s.y) for s in scenes])
 
@@ -193,7 +201,8 @@ def train(config: ReaderConfig) -> Reader:
         return total
 
     def report(step: int) -> None:
-        print(f"step {step}:", {k: round(v, 4) for k, v in accuracy(reader, held_out_scenes(512)).items()}, flush=True)
+        found = accuracy(reader, held_out_scenes(512), style=config.style)
+        print(f"step {step}:", {k: round(v, 4) for k, v in found.items()}, flush=True)
 
     config.output.mkdir(parents=True, exist_ok=True)
     fit(
@@ -205,20 +214,21 @@ def train(config: ReaderConfig) -> Reader:
     return reader
 
 
-def accuracy(reader: Reader, scenes: Sequence[Scene], batch_size: int = 32) -> dict[str, float]:
+def accuracy(reader: Reader, scenes: Sequence[Scene], batch_size: int = 32, style: str = "plain") -> dict[str, float]:
     """How well the Reader reads renders of known scenes.
 
     Args:
         reader: The Reader.
         scenes: The scenes to render and read.
         batch_size: Pictures at a time.
+        style: To render them in.
 
     Returns:
         Of each factor the share read right (colour: of the scenes that have a thing), and `place`: the mean distance
         between the thing and where it is read, in pixels of 128.
     """
     batches = (scenes[i : i + batch_size] for i in range(0, len(scenes), batch_size))
-    readings = [reading for batch in batches for reading in reader.read(render(batch))]
+    readings = [reading for batch in batches for reading in reader.read(render_in(style, batch))]
     pairs = list(zip(scenes, readings, strict=True))
     with_thing = [(s, r) for s, r in pairs if s.thing != "none"]
     result = {}

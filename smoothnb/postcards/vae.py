@@ -9,9 +9,9 @@ from torch import Tensor
 
 from smoothnb.postcards.fit import fit
 from smoothnb.postcards.muon import optimizers
-from smoothnb.postcards.render import render
 from smoothnb.postcards.sheet import contact_sheet
 from smoothnb.postcards.stream import held_out_scenes, training_scenes
+from smoothnb.postcards.styles import render_in
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class VAEConfig:
         learning_rate: Of AdamW, at its height.
         muon_learning_rate: Of Muon, at its height.
         kl_weight: Weight of the Kullback-Leibler term beside the mean squared errors of pixels and edges.
+        style: Of the pictures, one of `STYLES`.
+        start: Folder of an autoencoder to fine-tune.
         seed: Of weights and data.
         device: cpu, cuda or mps.
     """
@@ -35,6 +37,8 @@ class VAEConfig:
     learning_rate: float = 1e-3
     muon_learning_rate: float = 0.02
     kl_weight: float = 2e-8
+    style: str = "plain"
+    start: Path | None = None
     seed: int = 0
     device: str = "cpu"
 
@@ -69,7 +73,7 @@ def measure_scaling_factor(vae: AutoencoderKL, count: int = 512) -> float:
     device = next(vae.parameters()).device
     scenes = held_out_scenes(count)
     batches = [scenes[i : i + 16] for i in range(0, count, 16)]
-    latents = torch.cat([vae.encode(render(b, device=device) * 2 - 1).latent_dist.mean for b in batches])
+    latents = torch.cat([vae.encode(render_in("plain", b, device=device) * 2 - 1).latent_dist.mean for b in batches])
     return 1 / latents.std().item()
 
 
@@ -83,10 +87,10 @@ def train(config: VAEConfig) -> AutoencoderKL:
         The trained autoencoder, its scaling factor measured.
     """
     torch.manual_seed(config.seed)
-    vae = build_vae().to(config.device)
+    vae = (build_vae() if config.start is None else AutoencoderKL.from_pretrained(config.start)).to(config.device)
 
     def loss(generator: torch.Generator, step: int) -> Tensor:
-        pictures = render(training_scenes(generator, config.batch_size), device=config.device) * 2 - 1
+        pictures = render_in(config.style, training_scenes(generator, config.batch_size), device=config.device) * 2 - 1
         posterior = vae.encode(pictures).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=generator).to(config.device)
         rebuilt = vae.decode(posterior.mean + posterior.std * noise).sample
@@ -98,7 +102,7 @@ def train(config: VAEConfig) -> AutoencoderKL:
 
     @torch.no_grad()
     def sheet(step: int) -> None:
-        pictures = render(held_out_scenes(32), device=config.device)
+        pictures = render_in(config.style, held_out_scenes(32), device=config.device)
         rebuilt = (vae.decode(vae.encode(pictures * 2 - 1).latent_dist.mean).sample / 2 + 0.5).clamp(0, 1)
         print(f"step {step}: {psnr(rebuilt, pictures).mean():.2f} dB on held-out renders", flush=True)
         rows = torch.stack([pictures[:8], rebuilt[:8], pictures[8:16], rebuilt[8:16]]).flatten(0, 1)
@@ -110,6 +114,7 @@ def train(config: VAEConfig) -> AutoencoderKL:
         optimizers=optimizers(vae, config.learning_rate, config.muon_learning_rate),
         checkpoint=config.output / "checkpoint.pt", on_save=sheet,
     )  # fmt: skip
-    vae.register_to_config(scaling_factor=measure_scaling_factor(vae))
+    if config.start is None:
+        vae.register_to_config(scaling_factor=measure_scaling_factor(vae))
     vae.save_pretrained(config.output / "vae")
     return vae

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from smoothnb.lora import save_lora
+from smoothnb.lora import lora_of
+from smoothnb.lora_files import WEIGHTS, export_lora
 from smoothnb.progress import progress_bar
 from smoothnb.training.config import TrainConfig
 from smoothnb.training.trainer import Progress, Trainer
@@ -83,4 +84,6 @@ def train(config: TrainConfig, on_step: Callable[[Progress], None] | None = None
     if config.rank == 0:
         trainer.unet.save_pretrained(config.output_dir / "unet")
         return config.output_dir / "unet"
-    return save_lora(trainer.unet, config.output_dir, {"smoothnb": settings}, torch.float16)
+    return export_lora(
+        lora_of(trainer.unet, torch.float16), config.output_dir / WEIGHTS, metadata={"smoothnb": settings}
+    )

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from smoothnb import ISTD, generate, istd, neighbour_distances, seeded_noise, slerp
-from smoothnb.models import data_folder
+from smoothnb.sources import data_folder
 
 SETTINGS = dict(num_ratios=3, num_inference_steps=2, progress=False)
 PROMPTS = ["a house", "a pine", "a red sailboat at night", "a balloon", "snow"]

@@ -9,12 +9,13 @@ from diffusers import DDIMScheduler
 
 from smoothnb.evaluation.judges import ReaderJudge
 from smoothnb.evaluation.postcards import vae_figures
-from smoothnb.models import data_folder, load_pipeline
+from smoothnb.models import load_pipeline
 from smoothnb.postcards import diffusion, vae
 from smoothnb.postcards.captions import build_tokenizer
 from smoothnb.postcards.render import render
 from smoothnb.postcards.stream import held_out_prompts, held_out_scenes
 from smoothnb.sampling import generate_pixels
+from smoothnb.sources import data_folder
 
 FOLDER = data_folder() / "postcard"
 

@@ -15,7 +15,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from smoothnb.checkpoints import checkpoints, latest_checkpoint, save_checkpoint
-from smoothnb.lora import WEIGHTS, attach_lora, set_smoothness
+from smoothnb.lora import import_lora, set_smoothness
+from smoothnb.lora_files import WEIGHTS
 from smoothnb.models import load_pipeline
 from smoothnb.sampling import generate
 from smoothnb.training import TrainConfig, train
@@ -77,7 +78,7 @@ print((draw() - before).abs().max().item() > 1e-3, any(n.startswith("smoothnb") 
 def test_smoothness_blends_from_the_base_model(config, tiny_folder):
     file = train(config)
     base, pipe = (load_pipeline(tiny_folder, device="cpu") for _ in range(2))
-    attach_lora(pipe, file)
+    import_lora(pipe, file)
 
     def draw(pipe):
         return generate(pipe, "a", num_inference_steps=2, progress=False)[0].tobytes()
@@ -89,7 +90,7 @@ def test_smoothness_blends_from_the_base_model(config, tiny_folder):
     smooth = load_pipeline(tiny_folder, device="cpu", smooth=file.parent)
     assert draw(smooth) == draw(pipe)
     with pytest.raises(ValueError, match="has a smooth LoRA already"):
-        attach_lora(pipe, file)
+        import_lora(pipe, file)
     with pytest.raises(ValueError, match="at least 0"):
         set_smoothness(pipe, -1)
     with pytest.raises(ValueError, match="no smooth LoRA"):
