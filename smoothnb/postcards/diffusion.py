@@ -39,7 +39,7 @@ class DiffusionConfig:
         steps: Optimizer steps.
         batch_size: Latents a step.
         learning_rate: Of AdamW, at its height.
-        muon_learning_rate: Of Muon, at its height.
+        muon_learning_rate: Of Muon, at its height; fine-tuning is by AdamW alone.
         drop_caption: Share of captions replaced by the empty one, for classifier-free guidance.
         min_snr_gamma: Clip of the signal-to-noise ratio in the loss weights (Hang et al. 2023).
         max_noise_weight: How many times more the noisiest timesteps count; their weight is one over their
@@ -210,8 +210,14 @@ def train(config: DiffusionConfig) -> StableDiffusionPipeline:
         pictures = pipe(prompts, num_inference_steps=20, generator=generator, output_type="pt").images
         contact_sheet(pictures, columns=8).save(config.output / f"sheet-{step:06d}.png")
 
+    # Fine-tuning, as most of the community does it, by AdamW alone: Muon would take longer than the small batches.
+    optimize = (
+        optimizers(model, config.learning_rate, config.muon_learning_rate)
+        if config.start is None
+        else [torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=1e-2)]
+    )
     fit(
-        model, loss, steps=config.steps, optimizers=optimizers(model, config.learning_rate, config.muon_learning_rate),
+        model, loss, steps=config.steps, optimizers=optimize,
         ema_decay=config.ema_decay,
         seed=config.seed, checkpoint=config.output / "checkpoint.pt", on_save=sheet,
     )  # fmt: skip
