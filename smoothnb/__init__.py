@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from smoothnb.interpolation import coarse_to_fine, interpolate
     from smoothnb.inversion import Inversion, ddim_invert, reconstruct
     from smoothnb.latents import decode, encode, mix, seeded_noise, slerp
-    from smoothnb.lora import import_lora, set_smoothness
+    from smoothnb.lora import import_lora, lora_of, set_smoothness
     from smoothnb.lora_files import Lora, export_lora
     from smoothnb.models import UnknownWordsWarning, load_pipeline
     from smoothnb.null_text import null_text_invert
@@ -59,6 +59,7 @@ _HOME = {
     "UnknownWordsWarning": "models",
     "example_picture": "postcards.pictures",
     "import_lora": "lora",
+    "lora_of": "lora",
     "export_lora": "lora_files",
     "Lora": "lora_files",
     "set_smoothness": "lora",
@@ -114,7 +115,7 @@ _HOME = {
 
 __all__ = [
     "slerp", "mix", "seeded_noise", "encode", "decode", "load_pipeline", "UnknownWordsWarning", "example_picture",
-    "import_lora", "export_lora", "Lora", "set_smoothness", "Schedule", "base_loss", "variation_regularizer",
+    "import_lora", "lora_of", "export_lora", "Lora", "set_smoothness", "Schedule", "base_loss", "variation_regularizer",
     "unit_directions", "RunningConstant", "TrainConfig", "train", "sample", "generate", "finish", "Step", "interpolate",
     "coarse_to_fine", "ddim_invert", "null_text_invert", "reconstruct", "Inversion", "edit_text", "word_map",
     "drag", "Dragged", "DragOptions", "DRAG_DIFFUSION", "point_map", "istd", "ISTD", "neighbour_distances",

@@ -86,13 +86,17 @@ def _activate(unet: nn.Module, names: list[str]) -> None:
             module.set_adapter([name for name in names if name in module.scaling])
 
 
-def lora_of(unet: nn.Module, dtype: torch.dtype | None = None) -> Lora:
-    """The smooth LoRA that a UNet holds, to be exported.
+def lora_of(pipe, dtype: torch.dtype | None = None) -> Lora:
+    """The smooth LoRA that a pipeline holds, to be exported.
 
     Args:
-        unet: The UNet.
+        pipe: A diffusers pipeline.
         dtype: Of the weights; by default their own.
+
+    Raises:
+        ValueError: If it holds none.
     """
+    _must_have_lora(pipe)
     return Lora(
         {
             name: Pair(
@@ -100,7 +104,7 @@ def lora_of(unet: nn.Module, dtype: torch.dtype | None = None) -> Lora:
                 module.lora_B[SMOOTH].weight.detach().to("cpu", dtype),
                 float(module.lora_alpha[SMOOTH]),
             )
-            for name, module in unet.named_modules()
+            for name, module in pipe.unet.named_modules()
             if SMOOTH in getattr(module, "lora_A", {})
         }
     )
@@ -186,11 +190,15 @@ def set_smoothness(pipe, smoothness: float) -> None:
     Raises:
         ValueError: If the pipeline has no smooth LoRA, or the number is negative or not finite.
     """
-    if SMOOTH not in getattr(pipe.unet, "peft_config", {}):
-        raise ValueError("this pipeline has no smooth LoRA: load it with load_pipeline(..., smooth=True)")
+    _must_have_lora(pipe)
     if not 0 <= smoothness < float("inf"):
         raise ValueError(f"expected smoothness of at least 0 (0 the base model, 1 the smooth one), got {smoothness}")
     pipe.set_adapters(SMOOTH, float(smoothness))
+
+
+def _must_have_lora(pipe) -> None:
+    if SMOOTH not in getattr(pipe.unet, "peft_config", {}):
+        raise ValueError("this pipeline has no smooth LoRA: load it with load_pipeline(..., smooth=True)")
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 import smoothnb as sn
 from smoothnb.cli import main
-from smoothnb.lora import TARGETS, lora_of
+from smoothnb.lora import TARGETS
 from smoothnb.lora_files import Lora, Pair, export_lora, read_lora
 
 FORMS = ["lora.down", "lora_A", "bare", "attn_procs", "peft", "kohya"]
@@ -98,7 +98,7 @@ def test_every_form_is_read_and_works_as_if_it_were_merged(pipe, tiny_folder, lo
     expected = lora if form in ("kohya", "peft") else plain(lora)
     file = written(lora, form, tmp_path)
     found = sn.import_lora(pipe, tmp_path if whole else file)
-    assert same(found, expected) and same(lora_of(pipe.unet), expected)
+    assert same(found, expected) and same(sn.lora_of(pipe), expected)
     assert found.form == {"lora.down": "diffusers", "lora_A": "diffusers", "bare": "diffusers"}.get(form, form)
     by_hand = merged(sn.load_pipeline(tiny_folder, device="cpu"), expected)
     torch.testing.assert_close(answer(pipe), by_hand, rtol=1e-4, atol=1e-4)

@@ -12,7 +12,7 @@ from torch import Tensor
 from smoothnb.postcards.render import render
 from smoothnb.postcards.scene import EXTENT, Scene, random_scenes
 
-Pictures = Float[Tensor, "batch channel height width"]
+Pictures = Float[Tensor, "batch _ height width"]
 
 
 def _blur(pictures: Pictures, sigma: float) -> Pictures:

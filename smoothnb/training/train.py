@@ -85,5 +85,5 @@ def train(config: TrainConfig, on_step: Callable[[Progress], None] | None = None
         trainer.unet.save_pretrained(config.output_dir / "unet")
         return config.output_dir / "unet"
     return export_lora(
-        lora_of(trainer.unet, torch.float16), config.output_dir / WEIGHTS, metadata={"smoothnb": settings}
+        lora_of(trainer.pipe, torch.float16), config.output_dir / WEIGHTS, metadata={"smoothnb": settings}
     )

@@ -11,6 +11,8 @@ from smoothnb.evaluation import report as module
 from smoothnb.evaluation.judges import ReaderJudge
 from smoothnb.evaluation.report import report
 from smoothnb.images import to_pil
+from smoothnb.lora import set_smoothness
+from smoothnb.models import fingerprint
 from smoothnb.postcards.render import render
 from smoothnb.postcards.stream import held_out_prompts, held_out_scenes
 
@@ -58,6 +60,19 @@ def test_a_report_of_other_settings_or_models_is_named_and_kept(options, tmp_pat
     with pytest.raises(ValueError, match="holds another model as 'same'"):
         report(output=tmp_path, **options | {"candidates": candidates})
     assert (tmp_path / "report.json").read_text() == before
+
+
+def test_a_model_may_have_a_smoothness_and_a_judge_a_style(tmp_path):
+    usual = ["--num-inference-steps", "2", "--count", "8", "--walks", "2", "--reconstructions", "0"]
+    models = ["base=postcard", "half=postcard+smooth@0.5", "whole=postcard+smooth"]
+    cli.main(["report", *models, "--output", str(tmp_path), "--path-lengths", "0", "--style", "neon", *usual])
+    found = json.loads((tmp_path / "report.json").read_text())["models"]
+    half = load_pipeline("postcard", device="cpu", smooth=True)
+    set_smoothness(half, 0.5)
+    assert found["half"]["model"] == fingerprint(half) and found["whole"]["model"] != found["half"]["model"]
+    # Plain postcards, looked at by who knows neon ones.
+    assert found["base"]["adherence"]["style"] < 0.5
+    assert "| in style ↑ |" in (tmp_path / "report.md").read_text()
 
 
 def test_the_command_line_measures_compares_and_reports(tiny_folder, tmp_path, capsys):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
+from smoothnb.cli import main
 from smoothnb.evaluation.judges import ReaderJudge
 from smoothnb.evaluation.postcards import vae_figures
 from smoothnb.models import load_pipeline
@@ -87,6 +88,29 @@ def test_the_recipe_runs_from_renders_to_a_pipeline(tmp_path):
     with pytest.warns(UserWarning, match="dragon"):
         pipe("a dragon", num_inference_steps=1)
     assert (tmp_path / "d/sheet-000002.png").exists()
+
+
+def test_a_model_is_fine_tuned_in_another_style_and_comes_back_from_its_difference(tmp_path, monkeypatch):
+    start = {"style": "neon", "steps": 2, "batch_size": 2}
+    trained = vae.train(vae.VAEConfig(output=tmp_path / "vae", start=FOLDER / "vae", **start))
+    assert trained.config.scaling_factor == vae.AutoencoderKL.from_pretrained(FOLDER / "vae").config.scaling_factor
+    settings = diffusion.DiffusionConfig(
+        output=tmp_path / "d", vae=tmp_path / "vae/vae", start=FOLDER, pool=32, learning_rate=1e-3, **start
+    )
+    diffusion.train(settings)
+    tuned, base = load_pipeline(tmp_path / "d/pipeline", device="cpu"), load_pipeline("postcard", device="cpu")
+    assert all(
+        torch.equal(a, b) for a, b in zip(tuned.text_encoder.parameters(), base.text_encoder.parameters(), strict=True)
+    )
+    changed = [n for n, p in tuned.unet.named_parameters() if not torch.equal(p, base.unet.get_parameter(n))]
+    assert len(changed) > 0.8 * len(list(tuned.unet.parameters()))
+
+    main(["save-difference", "--tuned", str(tmp_path / "d/pipeline"), "--output", str(tmp_path / "data/postcard-new")])
+    (tmp_path / "data/postcard").symlink_to(FOLDER)
+    monkeypatch.setattr("smoothnb.sources.data_folder", lambda: tmp_path / "data")
+    again = load_pipeline("postcard-new", device="cpu")
+    for name, weight in tuned.unet.named_parameters():
+        torch.testing.assert_close(again.unet.get_parameter(name), weight, atol=2e-3, rtol=0)
 
 
 MINIMUM_PSNR, MINIMUM_ADHERENCE = 32.0, 0.88
