@@ -34,25 +34,26 @@ class PostcardStream:
     Args:
         height, width: In pixels; equal, as postcards are square.
         seed: Of scenes and captions.
+        style: Of the pictures, one of `postcards.styles.STYLES`.
 
     Raises:
         ValueError: If height and width differ.
     """
 
-    def __init__(self, height: int, width: int, seed: int = 0):
+    def __init__(self, height: int, width: int, seed: int = 0, style: str = "plain"):
         if height != width:
             raise ValueError(f"postcards are square: expected one size, got {height} × {width}")
-        self.size, self.seed = height, seed
+        self.size, self.seed, self.style = height, seed, style
 
     def take(self, numbers: Sequence[int]) -> tuple[Tensor, list[str]]:
         from smoothnb.postcards.captions import caption
-        from smoothnb.postcards.render import render
         from smoothnb.postcards.scene import random_scene
+        from smoothnb.postcards.styles import render_in
 
         sources = [random.Random(f"{self.seed} {n}") for n in numbers]
         scenes = [random_scene(rng) for rng in sources]
         captions = [caption(scene, rng) for scene, rng in zip(scenes, sources, strict=True)]
-        return render(scenes, self.size), captions
+        return render_in(self.style, scenes, self.size), captions
 
 
 class Shuffled:
@@ -163,7 +164,7 @@ def hub_dataset(name: str, height: int, width: int, seed: int = 0) -> Shuffled:
 
 
 def open_data(name: str, height: int, width: int, seed: int = 0) -> Captioned:
-    """Opens "postcard", a folder, or a data set of the hub.
+    """Opens "postcard" ("postcard-film", "postcard-neon" in these styles), a folder, or a data set of the hub.
 
     Args:
         name: What to open.
@@ -177,8 +178,8 @@ def open_data(name: str, height: int, width: int, seed: int = 0) -> Captioned:
         FileNotFoundError: If it is a path that leads nowhere.
         ValueError: If there is no picture in it.
     """
-    if name == "postcard":
-        return PostcardStream(height, width, seed)
+    if name in ("postcard", "postcard-film", "postcard-neon"):
+        return PostcardStream(height, width, seed, name.partition("-")[2] or "plain")
     folder = Path(name).expanduser()
     if folder.is_dir():
         return image_folder(folder, height, width, seed)

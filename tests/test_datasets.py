@@ -82,3 +82,9 @@ def test_what_is_wrong_with_data_is_said(folder, tmp_path):
         open_data("./nowhere", 16, 16)
     with pytest.raises(ValueError, match="postcards are square"):
         open_data("postcard", 16, 24)
+
+
+def test_postcards_come_in_styles():
+    plain, neon = (open_data(name, 64, 64, seed=3) for name in ("postcard", "postcard-neon"))
+    (ours, captions), (theirs, same) = plain.take([5, 6]), neon.take([5, 6])
+    assert captions == same and theirs.mean() < 0.6 * ours.mean()
