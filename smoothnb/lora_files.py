@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,15 +19,14 @@ CONFIG = "lora_adapter_metadata"
 Form = Literal["diffusers", "kohya"]
 
 KEYS = {
-    "kohya": re.compile(r"lora_unet_(?P<module>\w+)\.(?:lora_(?P<part>down|up)\.weight|(?P<alpha>alpha))"),
-    "peft": re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<part>[AB])(?:\.\w+)?\.weight"),
-    "attn_procs": re.compile(r"(?:unet\.)?(?P<module>.+)\.processor\.(?P<to>to_\w+)_lora\.(?P<part>down|up)\.weight"),
-    "diffusers": re.compile(
-        r"(?:unet\.)?(?P<module>.+)\.(?:(?:lora(?:_linear_layer)?\.(?P<part>down|up)|lora_(?P<half>[AB])(?:\.\w+)?)\.weight"
-        r"|(?P<alpha>alpha))"
-    ),
+    "kohya": r"lora_unet_(?P<module>\w+)\.(?:lora_(?P<part>down|up)\.weight|alpha)",
+    "peft": r"base_model\.model\.(?P<module>.+)\.lora_(?P<part>[AB])(?:\.\w+)?\.weight",
+    "attn_procs": r"(?:unet\.)?(?P<module>.+)\.processor(?P<to>\.to_\w+)_lora\.(?P<part>down|up)\.weight",
+    "diffusers": r"(?:unet\.)?(?P<module>.+)\.(?:(?:lora|lora_linear_layer)\.(?P<part>down|up)\.weight|alpha)",
+    "diffusers in peft's words": r"(?:unet\.)?(?P<module>.+)\.lora_(?P<part>[AB])(?:\.\w+)?\.weight",
 }
 """Keys of each form. The first that fits counts; the prefix `unet.` may be missing, as in the paper's own LoRA."""
+PARTS = {"down": "down", "A": "down", "up": "up", "B": "up", None: "alpha"}
 TEXT_ENCODER = re.compile(r"(?:lora_te\d*_|text_encoder)")
 
 
@@ -101,27 +101,26 @@ def read_lora(source: str | Path, modules: Iterable[str] = ()) -> Lora:
     """
     path = _file(source)
     tensors, header = _open(path)
-    forms: dict[str, dict[str, dict]] = {name: {} for name in KEYS}
+    full = {name.replace(".", "_"): name for name in modules}
+    named: dict[str, dict[str, Tensor]] = {}
+    forms = Counter()
     for key, value in tensors.items():
-        form, match = next(((f, m) for f, r in KEYS.items() if (m := r.fullmatch(key))), (None, None))
         if TEXT_ENCODER.match(key):
             raise ValueError(
                 f"{path} trains the text encoder too ({key}), and a smooth LoRA is of the UNet alone: attach the whole "
                 "file with pipe.load_lora_weights"
             )
+        form, match = next(((f, m) for f, pattern in KEYS.items() if (m := re.fullmatch(pattern, key))), (None, None))
         if match is None:
             raise ValueError(f"{path} is no LoRA that can be read: expected keys such as {WAYS}; got {key!r}")
-        found = match.groupdict()
-        module = found["module"] if form != "attn_procs" else f"{found['module']}.{found['to']}"
-        part = found.get("alpha") or {"A": "down", "B": "up"}.get(p := found.get("part") or found["half"], p)
-        forms[form].setdefault(module, {})[part] = value
-    form = max(forms, key=lambda name: len(forms[name]))
-    named = {name: parts for own in forms.values() for name, parts in own.items()}
-    if form == "attn_procs":
-        named = {re.sub(r"\.to_out$", ".to_out.0", name): parts for name, parts in named.items()}
-    if form == "kohya":
-        full = {name.replace(".", "_"): name for name in modules}
-        named = {full.get(name, name): parts for name, parts in named.items()}
+        module = match["module"]
+        if form == "kohya":
+            module = full.get(module, module)
+        elif form == "attn_procs":
+            module += ".to_out.0" if match["to"] == ".to_out" else match["to"]
+        named.setdefault(module, {})[PARTS[match["part"]]] = value
+        forms[form.split()[0]] += 1
+    ((form, _),) = forms.most_common(1)
     config = _config(path, header)
     pairs = {name: _pair(path, name, parts, config) for name, parts in sorted(named.items())}
     return Lora(pairs, form, {k: v for k, v in header.items() if k not in (CONFIG, "format")})
@@ -175,7 +174,10 @@ def _config(path: Path, header: Mapping[str, str]) -> dict:
     if CONFIG in header:
         return {key.removeprefix("unet."): value for key, value in json.loads(header[CONFIG]).items()}
     beside = path.with_name(PEFT_CONFIG)
-    return json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
+    config = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
+    if config.get("use_rslora") or config.get("use_dora"):
+        raise ValueError(f"{path} is a LoRA of another kind (rsLoRA or DoRA, says {PEFT_CONFIG}): expected a plain one")
+    return config
 
 
 def _pair(path: Path, name: str, parts: Mapping[str, Tensor], config: Mapping) -> Pair:

@@ -215,6 +215,14 @@ def test_what_cannot_be_is_refused_and_nothing_changes(pipe, lora, how, message,
     assert not torch.equal(answer(pipe), before)
 
 
+def test_other_kinds_of_peft_are_refused(pipe, lora, tmp_path):
+    written(lora, "peft", tmp_path)
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config | {"use_rslora": True}))
+    with pytest.raises(ValueError, match="of another kind"):
+        sn.import_lora(pipe, tmp_path)
+
+
 def test_a_second_one_is_refused_and_the_first_keeps_working(pipe, lora):
     sn.import_lora(pipe, lora)
     before = answer(pipe)

@@ -203,12 +203,18 @@ def test_two_processes_and_a_killed_one_end_with_the_same_bits_as_one(tiny_folde
 
 
 def test_shipped_measurements_belong_to_the_shipped_models():
-    from smoothnb import example_istd, load_pipeline
+    from smoothnb import example_istd, load_pipeline, set_smoothness
     from smoothnb.models import fingerprint
 
     assert example_istd("base").model == fingerprint(load_pipeline("postcard"))
     assert example_istd("smooth").model == fingerprint(load_pipeline("postcard", smooth=True))
+    for style in ("film", "neon"):
+        assert example_istd(f"{style}-0").model == fingerprint(load_pipeline(f"postcard-{style}"))
+        plugged = load_pipeline(f"postcard-{style}", smooth=True)
+        for smoothness in (0.5, 1, 1.5):
+            set_smoothness(plugged, smoothness)
+            assert example_istd(f"{style}-{smoothness:g}").model == fingerprint(plugged)
     for file in (data_folder() / "istd").glob("*.jsonl"):
-        assert ISTD.load(file).distances.shape == (500, 10)
+        assert ISTD.load(file).distances.shape == (48 if file.name[:4] in ("film", "neon") else 500, 10)
     with pytest.raises(ValueError, match=r"expected one of base.*got 'rough'"):
         example_istd("rough")
