@@ -35,7 +35,8 @@ def test_it_is_the_mean_deviation_of_neighbours_distances(tiny_pipe):
         pixels = [np.asarray(frame) / 255 for frame in frames]
         by_hand.append([np.linalg.norm(b - a) for a, b in pairwise(pixels)])
     np.testing.assert_allclose(result.distances, by_hand, rtol=1e-4)
-    assert result.value == pytest.approx(np.mean([np.std(row) for row in by_hand]), rel=1e-4)
+    # Drawn in other batches, by other threads: a pixel may be rounded to the level beside.
+    assert result.value == pytest.approx(np.mean([np.std(row) for row in by_hand]), rel=1e-3)
     assert result.value > 0
 
 
