@@ -2,6 +2,8 @@
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -9,15 +11,21 @@ import torch
 NAME = re.compile(r"checkpoint-(\d+)\.pt")
 
 
-def save_atomically(state: dict, path: Path) -> None:
-    """Writes a file beside its place and moves it there, so that a kill never leaves half of it."""
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A place beside a file's own, to write to; moved there when all is written, so that a kill never leaves half."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
+    yield partial
+    with partial.open("rb+") as file:
         os.fsync(file.fileno())
     os.replace(partial, path)
+
+
+def save_atomically(state: dict, path: Path) -> None:
+    """Writes tensors, numbers and strings, in dicts and lists; see `replacing`."""
+    with replacing(path) as partial:
+        torch.save(state, partial)
 
 
 def checkpoints(folder: Path) -> list[Path]:

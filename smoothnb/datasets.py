@@ -12,6 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from smoothnb.images import ImageLike, to_pixels
+from smoothnb.postcards.captions import caption
+from smoothnb.postcards.scene import random_scene
+from smoothnb.postcards.styles import STYLES, render_in
 
 IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 CAPTION_COLUMNS = ("text", "caption", "prompt")
@@ -46,10 +49,6 @@ class PostcardStream:
         self.size, self.seed, self.style = height, seed, style
 
     def take(self, numbers: Sequence[int]) -> tuple[Tensor, list[str]]:
-        from smoothnb.postcards.captions import caption
-        from smoothnb.postcards.scene import random_scene
-        from smoothnb.postcards.styles import render_in
-
         sources = [random.Random(f"{self.seed} {n}") for n in numbers]
         scenes = [random_scene(rng) for rng in sources]
         captions = [caption(scene, rng) for scene, rng in zip(scenes, sources, strict=True)]
@@ -178,8 +177,9 @@ def open_data(name: str, height: int, width: int, seed: int = 0) -> Captioned:
         FileNotFoundError: If it is a path that leads nowhere.
         ValueError: If there is no picture in it.
     """
-    if name in ("postcard", "postcard-film", "postcard-neon"):
-        return PostcardStream(height, width, seed, name.partition("-")[2] or "plain")
+    kind, _, style = name.partition("-")
+    if kind == "postcard" and (style or "plain") in STYLES:
+        return PostcardStream(height, width, seed, style or "plain")
     folder = Path(name).expanduser()
     if folder.is_dir():
         return image_folder(folder, height, width, seed)

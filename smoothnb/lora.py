@@ -69,13 +69,18 @@ def stacked_lora(unet: nn.Module, rank: int, name: str) -> Iterator[list[nn.Para
             p.requires_grad_(False)
         yield [p for weight, p in unet.named_parameters() if f".{name}." in weight]
     finally:
-        if layers:
-            _activate(unet, list(active))
-            unet.delete_adapters(name)
-        else:
-            unet.unload_lora()
+        _activate(unet, list(active))
+        _remove(unet, name)
         for p, was_trained in trained.items():
             p.requires_grad_(was_trained)
+
+
+def _remove(unet: nn.Module, name: str) -> None:
+    """Takes an adapter out; with the last one, peft's layers too."""
+    if len(getattr(unet, "peft_config", {})) > 1:
+        unet.delete_adapters(name)
+    else:
+        unet.unload_lora()
 
 
 def _activate(unet: nn.Module, names: list[str]) -> None:
@@ -148,10 +153,7 @@ def import_lora(pipe, source: str | Path | Lora) -> Lora:
             state, prefix="unet", adapter_name=SMOOTH, metadata=lora.adapter_metadata(), _pipeline=pipe
         )
     if torch.equal(before, _answer(unet)):
-        if len(unet.peft_config) > 1:
-            unet.delete_adapters(SMOOTH)
-        else:
-            unet.unload_lora()
+        _remove(unet, SMOOTH)
         raise ValueError("this LoRA changes nothing: one of each pair of matrices is zero. Has it been trained?")
     return lora
 

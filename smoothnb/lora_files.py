@@ -11,6 +11,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from smoothnb.checkpoints import replacing
+from smoothnb.sources import HUB_ID
+from smoothnb.weights import open_weights
+
 WEIGHTS = "pytorch_lora_weights.safetensors"
 PEFT_CONFIG = "adapter_config.json"
 CONFIG = "lora_adapter_metadata"
@@ -18,13 +22,13 @@ CONFIG = "lora_adapter_metadata"
 
 Form = Literal["diffusers", "kohya"]
 
-KEYS = {
-    "kohya": r"lora_unet_(?P<module>\w+)\.(?:lora_(?P<part>down|up)\.weight|alpha)",
-    "peft": r"base_model\.model\.(?P<module>.+)\.lora_(?P<part>[AB])(?:\.\w+)?\.weight",
-    "attn_procs": r"(?:unet\.)?(?P<module>.+)\.processor(?P<to>\.to_\w+)_lora\.(?P<part>down|up)\.weight",
-    "diffusers": r"(?:unet\.)?(?P<module>.+)\.(?:(?:lora|lora_linear_layer)\.(?P<part>down|up)\.weight|alpha)",
-    "diffusers in peft's words": r"(?:unet\.)?(?P<module>.+)\.lora_(?P<part>[AB])(?:\.\w+)?\.weight",
-}
+KEYS = [
+    ("kohya", r"lora_unet_(?P<module>\w+)\.(?:lora_(?P<part>down|up)\.weight|alpha)"),
+    ("peft", r"base_model\.model\.(?P<module>.+)\.lora_(?P<part>[AB])(?:\.\w+)?\.weight"),
+    ("attn_procs", r"(?:unet\.)?(?P<module>.+)\.processor(?P<to>\.to_\w+)_lora\.(?P<part>down|up)\.weight"),
+    ("diffusers", r"(?:unet\.)?(?P<module>.+)\.(?:(?:lora|lora_linear_layer)\.(?P<part>down|up)\.weight|alpha)"),
+    ("diffusers", r"(?:unet\.)?(?P<module>.+)\.lora_(?P<part>[AB])(?:\.\w+)?\.weight"),
+]
 """Keys of each form. The first that fits counts; the prefix `unet.` may be missing, as in the paper's own LoRA."""
 PARTS = {"down": "down", "A": "down", "up": "up", "B": "up", None: "alpha"}
 TEXT_ENCODER = re.compile(r"(?:lora_te\d*_|text_encoder)")
@@ -110,7 +114,7 @@ def read_lora(source: str | Path, modules: Iterable[str] = ()) -> Lora:
                 f"{path} trains the text encoder too ({key}), and a smooth LoRA is of the UNet alone: attach the whole "
                 "file with pipe.load_lora_weights"
             )
-        form, match = next(((f, m) for f, pattern in KEYS.items() if (m := re.fullmatch(pattern, key))), (None, None))
+        form, match = next(((f, m) for f, pattern in KEYS if (m := re.fullmatch(pattern, key))), (None, None))
         if match is None:
             raise ValueError(f"{path} is no LoRA that can be read: expected keys such as {WAYS}; got {key!r}")
         module = match["module"]
@@ -119,7 +123,7 @@ def read_lora(source: str | Path, modules: Iterable[str] = ()) -> Lora:
         elif form == "attn_procs":
             module += ".to_out.0" if match["to"] == ".to_out" else match["to"]
         named.setdefault(module, {})[PARTS[match["part"]]] = value
-        forms[form.split()[0]] += 1
+        forms[form] += 1
     ((form, _),) = forms.most_common(1)
     config = _config(path, header)
     pairs = {name: _pair(path, name, parts, config) for name, parts in sorted(named.items())}
@@ -141,7 +145,7 @@ def _file(source: str | Path) -> Path:
         return (named or found)[0]
     if path.is_file():
         return path
-    if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(source)) or path.suffix:
+    if not HUB_ID.fullmatch(str(source)) or path.suffix:
         raise FileNotFoundError(f"there is no LoRA at {path} (looked from {Path.cwd()})")
     from huggingface_hub import snapshot_download
 
@@ -150,20 +154,8 @@ def _file(source: str | Path) -> Path:
 
 def _open(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and header of a file. Nothing is ever unpickled."""
-    from safetensors import SafetensorError, safe_open
-
-    with path.open("rb") as file:
-        begin = file.read(9)
-    if begin[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
-        raise ValueError(
-            f"{path} is a pickle, which can run any code when it is opened: expected safetensors. Convert it where "
-            "you trust it, with safetensors.torch.save_file"
-        )
-    try:
-        with safe_open(path, "pt") as file:
-            tensors, header = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path} is cut off or damaged ({error}): download or copy it again") from None
+    with open_weights(path) as file:
+        tensors, header = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
     if not tensors:
         raise ValueError(f"{path} holds no weights")
     return tensors, header or {}
@@ -237,8 +229,6 @@ def export_lora(
         }  # fmt: skip
     else:
         raise ValueError(f"expected form as diffusers or kohya, got {form!r}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, partial, {**header, "format": "pt"})
-    partial.replace(path)
+    with replacing(path) as partial:
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, partial, {**header, "format": "pt"})
     return path

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from smoothnb.deltas import DIFFERENCE, base_of
+from smoothnb.weights import open_weights
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 HUB_NAMES = {
@@ -109,18 +110,13 @@ def _pipeline_folder(folder: Path) -> Path:
 
 def _checkpoint(file: Path) -> Path:
     """A file that holds a whole Stable Diffusion model, as community models come."""
-    from safetensors import SafetensorError, safe_open
-
     if file.suffix != ".safetensors":
         raise ValueError(
             f"expected a .safetensors checkpoint, got {file}: a .ckpt is a pickle, which can run any code when it is "
             "opened, so it is not. Convert it where you trust it, or download the .safetensors"
         )
-    try:
-        with safe_open(file, "pt") as tensors:
-            keys = set(tensors.keys())
-    except SafetensorError as error:
-        raise ValueError(f"{file} is cut off or damaged ({error}): download or copy it again") from None
+    with open_weights(file) as tensors:
+        keys = set(tensors.keys())
     if not any(key.startswith("model.diffusion_model.") for key in keys):
         raise ValueError(
             f"{file} is no whole Stable Diffusion model: expected keys model.diffusion_model.…, got "

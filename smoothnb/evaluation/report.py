@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from smoothnb.checkpoints import replacing
 from smoothnb.evaluation.bootstrap import change, interval
 from smoothnb.evaluation.compare import Comparison, compare, unevenest
 from smoothnb.evaluation.istd import ISTD, istd, walk
@@ -126,11 +127,9 @@ class _Found:
         return own
 
     def write(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_suffix(".partial")
         content = {"models": self.models, "settings": self.settings, "machine": self.machine}
-        partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        partial.replace(self.path)
+        with replacing(self.path) as partial:
+            partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _reconstructions(

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from smoothnb.postcards.fit import fit
 from smoothnb.postcards.muon import optimizers
+from smoothnb.postcards.render import render
 from smoothnb.postcards.sheet import contact_sheet
 from smoothnb.postcards.stream import held_out_scenes, training_scenes
 from smoothnb.postcards.styles import render_in
@@ -73,7 +74,7 @@ def measure_scaling_factor(vae: AutoencoderKL, count: int = 512) -> float:
     device = next(vae.parameters()).device
     scenes = held_out_scenes(count)
     batches = [scenes[i : i + 16] for i in range(0, count, 16)]
-    latents = torch.cat([vae.encode(render_in("plain", b, device=device) * 2 - 1).latent_dist.mean for b in batches])
+    latents = torch.cat([vae.encode(render(b, device=device) * 2 - 1).latent_dist.mean for b in batches])
     return 1 / latents.std().item()
 
 

@@ -1,0 +1,28 @@
+"""Files of weights, opened without ever unpickling anything."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def open_weights(path: Path) -> Iterator:
+    """A safetensors file, as `safetensors.safe_open` gives it.
+
+    Raises:
+        ValueError: If it is a pickle, cut off or damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    with path.open("rb") as file:
+        begin = file.read(2)
+    if begin in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+        raise ValueError(
+            f"{path} is a pickle, which can run any code when it is opened: expected safetensors. Convert it where "
+            "you trust it, with safetensors.torch.save_file"
+        )
+    try:
+        with safe_open(path, "pt") as file:
+            yield file
+    except SafetensorError as error:
+        raise ValueError(f"{path} is cut off or damaged ({error}): download or copy it again") from None
