@@ -6,15 +6,17 @@ PYTEST_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DOCS_STAMP := $(VENV)/.installed-docs
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test notebooks clean
+.PHONY: help setup lab test notebooks docs clean
 
 help:
 	@echo "make lab        set up, and open JupyterLab on the first notebook (LAB_ARGS=...)"
 	@echo "make test       set up, and run ruff, the tests and every notebook (PYTEST_ARGS=...)"
 	@echo "make notebooks  run every notebook and keep its outputs in place"
+	@echo "make docs       build the site with the API reference and the notebooks into site/"
 	@echo "make clean      remove the environment, caches and builds"
 
 setup: $(STAMP)
@@ -43,7 +45,15 @@ notebooks: $(STAMP)
 	TQDM_DISABLE=1 $(BIN)/jupyter nbconvert --to notebook --execute --inplace \
 		--ExecutePreprocessor.store_widget_state=False --ExecutePreprocessor.record_timing=False --ExecutePreprocessor.timeout=1800 $(NOTEBOOKS)
 
+# The site's own tools are installed on its first build; the variable silences an advertisement of the theme.
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	@touch $@
+
+docs: $(DOCS_STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path "./$(VENV)/*" -prune -exec rm -rf {} +
 	find . -name .ipynb_checkpoints -type d -prune -exec rm -rf {} +

@@ -73,7 +73,10 @@ def interpolate(
     steps = _agreed("num_inference_steps", num_inference_steps, [s.num_inference_steps for s in settings], 50)
     guidance = _agreed("guidance_scale", guidance_scale, [s.guidance_scale for s in settings], 7.5)
     ratios = np.linspace(0, 1, etas) if isinstance(etas, int) else np.asarray(etas, dtype=float)
-    latents = slerp(_latent(pipe, a), _latent(pipe, b), ratios)
+    # A seed beside something else takes its size.
+    sizes = [end.shape[-2:] for end in (_latents(a), _latents(b)) if end is not None]
+    size = [side * pipe.vae_scale_factor for side in sizes[0]] if sizes else []
+    latents = slerp(_latent(pipe, a, *size), _latent(pipe, b, *size), ratios)
 
     own = [end.settings.prompts[0] if isinstance(end, Inversion) else None for end in (a, b)]
     first = next((p for p in (prompt, own[0], own[1]) if p is not None), "")
@@ -92,11 +95,15 @@ def _agreed(name: str, given: float | None, found: Sequence[float], default: flo
     return values.pop() if values else default
 
 
-def _latent(pipe, end: End) -> Tensor:
-    if isinstance(end, Inversion):
-        return end.latents[0].to(pipe.device, pipe.unet.dtype)
-    latent = seeded_noise(pipe, end) if isinstance(end, int) else end
-    return latent[0] if latent.ndim == 4 and len(latent) == 1 else latent
+def _latents(end: End) -> Tensor | None:
+    """What an end is given as; None for a seed."""
+    return end.latents if isinstance(end, Inversion) else None if isinstance(end, int) else end
+
+
+def _latent(pipe, end: End, *size: int) -> Tensor:
+    latent = seeded_noise(pipe, end, *size) if isinstance(end, int) else _latents(end)
+    latent = latent[0] if latent.ndim == 4 and len(latent) == 1 else latent
+    return latent.to(pipe.device, pipe.unet.dtype)
 
 
 def _between(a: Tensor, b: Tensor, ratios: np.ndarray) -> Tensor:

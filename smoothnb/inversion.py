@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from smoothnb.images import ImageLike, as_list, to_rgb
-from smoothnb.latents import encode
+from smoothnb.latents import encode, picture_size
 from smoothnb.models import fingerprint
 from smoothnb.progress import progress_bar
 from smoothnb.sampling import embed, generate
@@ -192,6 +192,8 @@ def ddim_invert(
     prompt: str | Sequence[str] = "",
     num_inference_steps: int = 50,
     fixed_point_steps: int = 0,
+    height: int | None = None,
+    width: int | None = None,
     cache: str | Path | None = None,
     progress: bool = True,
 ) -> Inversion:
@@ -207,6 +209,8 @@ def ddim_invert(
         prompt: For all pictures, or one for each; "" to invert without text.
         num_inference_steps: Of the sampler that shall lead back.
         fixed_point_steps: See above; each costs as much as the inversion itself.
+        height: To resize to, in pixels; the model's own by default.
+        width: To resize to, in pixels; the model's own by default.
         cache: Folder in which inversions are kept, and looked for by picture, model and settings.
         progress: Whether to show a progress bar.
 
@@ -214,7 +218,7 @@ def ddim_invert(
         The inversion, without a null-text series.
 
     Raises:
-        ValueError: If prompts and pictures do not pair up, or a number lies outside its range.
+        ValueError: If prompts and pictures do not pair up, or a number or size lies outside its range.
         FloatingPointError: If a latent is not finite.
     """
     if num_inference_steps < 1 or fixed_point_steps < 0:
@@ -224,11 +228,11 @@ def ddim_invert(
         )
     file = cache_file(
         cache, pipe, images, prompt=prompt, num_inference_steps=num_inference_steps,
-        fixed_point_steps=fixed_point_steps,
+        fixed_point_steps=fixed_point_steps, size=picture_size(pipe, height, width),
     )  # fmt: skip
     if file is not None and file.is_file():
         return Inversion.load(file, pipe)
-    x = encode(pipe, images).float()
+    x = encode(pipe, images, height, width).float()
     prompts = prompts_for(prompt, len(x))
     trajectory = [x]
     with progress_bar(num_inference_steps, "inverting", progress) as bar:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from smoothnb.images import ImageLike
 from smoothnb.inversion import Inversion, cache_file, ddim_invert, predict
+from smoothnb.latents import picture_size
 from smoothnb.meanwhile import frozen
 from smoothnb.progress import progress_bar
 from smoothnb.sampling import embed
@@ -35,6 +36,8 @@ def null_text_invert(
     start: str = "prompt",
     tolerance: float = 3e-5,
     fixed_point_steps: int = 0,
+    height: int | None = None,
+    width: int | None = None,
     cache: str | Path | None = None,
     progress: bool = True,
 ) -> Inversion:
@@ -65,6 +68,8 @@ def null_text_invert(
             under which guidance has no effect, or "empty", that of the empty prompt, as Mokady et al. do.
         tolerance: Mean squared error of x_{t-1} at which a t is done.
         fixed_point_steps: Of the DDIM inversion before, see `ddim_invert`.
+        height: To resize to, in pixels; the model's own by default.
+        width: To resize to, in pixels; the model's own by default.
         cache: Folder in which finished inversions are kept, and looked for by picture, model and settings.
         progress: Whether to show a progress bar, with the current error.
 
@@ -84,10 +89,11 @@ def null_text_invert(
     file = cache_file(
         cache, pipe, images, prompt=prompt, guidance_scale=guidance_scale, num_inference_steps=num_inference_steps,
         inner_steps=inner_steps, shared=shared, start=start, tolerance=tolerance, fixed_point_steps=fixed_point_steps,
+        size=picture_size(pipe, height, width),
     )  # fmt: skip
     if file is not None and file.is_file():
         return Inversion.load(file, pipe)
-    found = ddim_invert(pipe, images, prompt, num_inference_steps, fixed_point_steps, progress=progress)
+    found = ddim_invert(pipe, images, prompt, num_inference_steps, fixed_point_steps, height, width, cache, progress)
     schedule, embeds = Schedule.of(pipe.scheduler), embed(pipe, found.settings.prompts)
     null = (embeds if start == "prompt" else embed(pipe, [""] * len(found))).float()
     null = null.mean(0, keepdim=True) if shared else null

@@ -201,7 +201,8 @@ def _sdedit(task: _Task, seed: int | Sequence[int]) -> Iterator[Step]:
     first = int((timesteps > task.limit).sum())
     if first == task.steps:
         raise ValueError("this switch leaves no step to draw: give a larger one")
-    fresh = seeded_noise(task.pipe, seed)
+    size = (side * task.pipe.vae_scale_factor for side in task.trajectory.shape[-2:])
+    fresh = seeded_noise(task.pipe, seed, *size)
     fresh = (fresh[None] if fresh.ndim == 3 else fresh).expand_as(task.trajectory[0])
     start = task.pipe.scheduler.add_noise(task.trajectory[0], fresh, timesteps[first])
     return denoise(task.pipe, start, noise, task.steps, first)

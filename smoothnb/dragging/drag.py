@@ -62,6 +62,8 @@ def drag(
     options: DragOptions = DragOptions(),  # noqa: B008 (it is frozen)
     latents: Float[Tensor, "*one channel height width"] | None = None,
     guidance_scale: float = 1.0,
+    height: int | None = None,
+    width: int | None = None,
     frames: int = 0,
     callback: Callable[[int, float], None] | None = None,
     progress: bool = True,
@@ -88,6 +90,8 @@ def drag(
         latents: The starting noise of a generated picture, in place of `image`. Points are then in pixels of what is
             drawn from it.
         guidance_scale: w that it is drawn with; 1 for other pictures.
+        height: To resize the picture to before it is dragged, in pixels; the model's own by default.
+        width: To resize the picture to, in pixels; the model's own by default.
         frames: How many pictures on the way to draw, evenly over the steps: none, or at least 2. They are fewer where
             there are fewer steps.
         callback: Called at the start and after each step with its number and the distance left, in pixels. If it raises
@@ -122,7 +126,7 @@ def drag(
         size = given = tuple(side * pipe.vae_scale_factor for side in latents.shape[-2:])
     else:
         image = to_rgb(image)
-        size, given = picture_size(pipe), image.size[::-1]
+        size, given = picture_size(pipe, height, width), image.size[::-1]
     request = Request.of(handles, targets, mask, given, size)
     cells = request.cells(*(side // pipe.vae_scale_factor for side in size)).to(pipe.device)
     points = (request.handles[None].to(pipe.device), request.targets[None].to(pipe.device))
@@ -130,7 +134,7 @@ def drag(
     texts, empty = embed(pipe, prompt), embed(pipe, "")
     eye = Eye(pipe, options.blocks, texts, size, options.standardize)
 
-    clean = None if image is None else encode(pipe, image).float()
+    clean = None if image is None else encode(pipe, image, *size).float()
 
     def states() -> list[Tensor]:
         if clean is not None:

@@ -33,6 +33,8 @@ def istd(
     seed: int = 0,
     pixel_range: tuple[float, float] = (0.0, 1.0),
     correction: int = 0,
+    height: int | None = None,
+    width: int | None = None,
     batch_size: int = 22,
 ) -> None:
     """Measures how smooth a model is; `accelerate launch -m smoothnb istd` shares the prompts between processes.
@@ -51,6 +53,8 @@ def istd(
         seed: Of the noises.
         pixel_range: What black and white count.
         correction: 0 for the standard deviation of a population, 1 for that of a sample.
+        height: Of the pictures, in pixels; by default the model's own.
+        width: Of the pictures, in pixels; by default the model's own.
         batch_size: Pictures drawn at a time.
     """
     from accelerate import PartialState
@@ -62,8 +66,8 @@ def istd(
     with state.main_process_first():
         chosen = read_prompts(prompts, count)
     found = evaluation.istd(
-        pipe, chosen, num_ratios, guidance_scale, num_inference_steps, seed, pixel_range, correction, batch_size,
-        results,
+        pipe, chosen, num_ratios, guidance_scale, num_inference_steps, seed, pixel_range, correction, height, width,
+        batch_size, results,
     )  # fmt: skip
     if state.is_main_process:
         print(f"{found}\nwrote {results}")

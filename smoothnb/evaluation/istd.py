@@ -35,6 +35,7 @@ class IstdSettings:
             (sample).
         scheduler: Class of the sampler.
         dtype: Of the UNet.
+        height, width: Of the pictures, in pixels; None for the model's own.
     """
 
     num_ratios: int = 11
@@ -45,6 +46,8 @@ class IstdSettings:
     correction: int = 0
     scheduler: str = "DDIMScheduler"
     dtype: str = "float32"
+    height: int | None = None
+    width: int | None = None
 
     def __post_init__(self) -> None:
         low, high = self.pixel_range
@@ -146,10 +149,12 @@ def example_istd(name: str) -> ISTD:
     return ISTD.load(files[name])
 
 
-def walk(pipe, number: int, num_ratios: int = 11, seed: int = 0) -> Float[Tensor, "ratio channel height width"]:
+def walk(
+    pipe, number: int, num_ratios: int = 11, seed: int = 0, height: int | None = None, width: int | None = None
+) -> Float[Tensor, "ratio channel height width"]:
     """The noises of one of `istd`'s walks: between two that depend on (seed, number) alone, at even ratios."""
     first = (seed * 1_000_003 + number) * 2
-    return slerp(*seeded_noise(pipe, [first, first + 1]), np.linspace(0, 1, num_ratios))
+    return slerp(*seeded_noise(pipe, [first, first + 1], height, width), np.linspace(0, 1, num_ratios))
 
 
 def istd(
@@ -161,6 +166,8 @@ def istd(
     seed: int = 0,
     pixel_range: tuple[float, float] = (0.0, 1.0),
     correction: int = 0,
+    height: int | None = None,
+    width: int | None = None,
     batch_size: int = 22,
     results: str | Path | None = None,
     progress: bool = True,
@@ -183,6 +190,8 @@ def istd(
         seed: Of the noises: those of prompt i depend on (seed, i) alone, so that all models see the same (`walk`).
         pixel_range: What black and white count; the paper's is not known, see `IstdSettings`.
         correction: 0 for the standard deviation of a population, 1 for that of a sample.
+        height: Of the pictures, in pixels; the model's own by default.
+        width: Of the pictures, in pixels; the model's own by default.
         batch_size: Pictures drawn at a time; several prompts share a batch. If memory runs out, give a smaller one.
         results: File that grows by a line with each finished prompt. If it is there, with the same model, prompts and
             settings, only what is missing is measured: a run that was killed goes on.
@@ -197,7 +206,7 @@ def istd(
     """
     settings = IstdSettings(
         num_ratios, guidance_scale, num_inference_steps, seed, tuple(map(float, pixel_range)), correction,
-        type(pipe.scheduler).__name__, str(pipe.unet.dtype).removeprefix("torch."),
+        type(pipe.scheduler).__name__, str(pipe.unet.dtype).removeprefix("torch."), height, width,
     )  # fmt: skip
     prompts = (prompts,) if isinstance(prompts, str) else tuple(prompts)
     if not prompts:
@@ -239,7 +248,7 @@ def _measured(
     ratios = settings.num_ratios
     frames = generate(
         pipe, embed(pipe, [prompts[i] for i in numbers]).repeat_interleave(ratios, 0),
-        latents=torch.cat([walk(pipe, i, ratios, settings.seed) for i in numbers]),
+        latents=torch.cat([walk(pipe, i, ratios, settings.seed, settings.height, settings.width) for i in numbers]),
         num_inference_steps=settings.num_inference_steps, guidance_scale=settings.guidance_scale,
         batch_size=batch_size, progress=False,
     )  # fmt: skip
@@ -251,7 +260,9 @@ def _measured(
 
 
 def _about(model: str, settings: IstdSettings, prompts: Sequence[str]) -> dict:
-    return {"model": model, "settings": asdict(settings), "prompts": list(prompts)}
+    # What is not set is not written either: files of before there was such a setting can be gone on with.
+    stated = {name: value for name, value in asdict(settings).items() if value is not None}
+    return {"model": model, "settings": stated, "prompts": list(prompts)}
 
 
 def _shortest(row: Tensor) -> list[float]:

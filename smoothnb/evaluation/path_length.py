@@ -20,6 +20,8 @@ def path_lengths(
     guidance_scale: float = 7.5,
     num_inference_steps: int = 50,
     seed: int = 0,
+    height: int | None = None,
+    width: int | None = None,
     batch_size: int = 22,
     progress: bool = True,
 ) -> Float[Tensor, " prompt"]:
@@ -37,6 +39,8 @@ def path_lengths(
         guidance_scale: As in `generate`.
         num_inference_steps: As in `generate`.
         seed: Of noises and t.
+        height: Of the pictures, in pixels; the model's own by default.
+        width: Of the pictures, in pixels; the model's own by default.
         batch_size: Pictures drawn at a time, two for each prompt.
         progress: Whether to show a progress bar.
 
@@ -53,7 +57,7 @@ def path_lengths(
     with progress_bar(len(prompts), "path lengths", progress) as bar:
         for first in range(0, len(prompts), together):
             numbers = range(first, min(first + together, len(prompts)))
-            ends = [walk(pipe, number, 2, seed) for number in numbers]
+            ends = [walk(pipe, number, 2, seed, height, width) for number in numbers]
             # A seed apart from those of the noises, which are even and odd numbers side by side.
             ts = [torch.rand((), generator=torch.Generator().manual_seed(seed << 32 | i)).item() for i in numbers]
             near = [
