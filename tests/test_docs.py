@@ -1,0 +1,93 @@
+import ast
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+
+import smoothnb
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PACKAGE = Path(smoothnb.__file__).parent
+# Pages of results are reached by links alone.
+PAGES = sorted(page for page in DOCS.rglob("*.md") if DOCS / "results" not in page.parents)
+WRITTEN = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
+DOCUMENTED = [
+    name
+    for page in sorted((DOCS / "api").glob("*.md"))
+    for name in re.findall(r"(?m)^::: (\S+)$", page.read_text("utf-8"))
+]
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def entries(nav: list) -> list[str]:
+    """Every page of a nav, however deep."""
+    found = []
+    for entry in nav:
+        for value in entry.values() if isinstance(entry, dict) else [entry]:
+            found += entries(value) if isinstance(value, list) else [value]
+    return found
+
+
+def modules() -> dict[str, list[Path]]:
+    """The files of each module and sub-package."""
+    single = {path.stem: [path] for path in PACKAGE.glob("*.py")}
+    return single | {path.parent.name: sorted(path.parent.glob("*.py")) for path in PACKAGE.glob("*/__init__.py")}
+
+
+def table() -> list[str]:
+    """The modules that docs/architecture.md lists, in its order."""
+    text = (DOCS / "architecture.md").read_text("utf-8")
+    return [
+        name.removesuffix(".py") for name in re.findall(r"(?m)^\| `([\w.]+)` \|", text.split("## How a call runs")[0])
+    ]
+
+
+def test_every_public_name_is_on_one_api_page():
+    assert Counter(name.split(".")[-1] for name in DOCUMENTED) == Counter(smoothnb.__all__)
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_api_pages_name_the_module_where_a_name_is_defined(name):
+    module, _, own = name.rpartition(".")
+    assert f"{module}.".startswith(f"smoothnb.{smoothnb._HOME[own]}.")
+    defined = set()
+    for node in ast.parse((PACKAGE.parent / f"{module.replace('.', '/')}.py").read_text("utf-8")).body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", node)]
+        defined |= {getattr(target, "name", getattr(target, "id", None)) for target in targets}
+    assert own in defined
+
+
+def test_every_page_and_notebook_is_in_the_nav():
+    nav = entries(yaml.safe_load((ROOT / "mkdocs.yml").read_text("utf-8"))["nav"])
+    notebooks = [f"notebooks/{path.stem}.md" for path in (ROOT / "notebooks").glob("*.ipynb")]
+    pages = [page.relative_to(DOCS).as_posix() for page in PAGES]
+    assert Counter(nav) == Counter(["index.md", "contributing.md", *notebooks, *pages])
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=relative)
+def test_relative_links_lead_to_files(page):
+    text = re.sub(r"(?ms)^```.*?^```", "", page.read_text("utf-8"))
+    for link in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`\n]*`", "", text)):
+        file = link.partition("#")[0]
+        assert "://" in file or (page.parent / file).exists(), link
+
+
+def test_architecture_lists_every_module_once():
+    assert sorted(table()) == sorted(modules())
+
+
+@pytest.mark.parametrize("name", sorted(modules()))
+def test_modules_import_only_what_comes_before_them_in_that_list(name):
+    before = table()[: table().index(name) + 1]
+    for file in modules()[name] if name != "__init__" else []:
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "smoothnb":
+                _, _, inner = node.module.partition(".")
+                for found in [inner.partition(".")[0]] if inner else [alias.name for alias in node.names]:
+                    assert found in before or found == "__version__", f"{file.name} imports {found}"
