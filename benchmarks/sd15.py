@@ -36,7 +36,7 @@ from smoothnb.machine import describe
 from smoothnb.models import best_device
 
 SOURCE, TARGET = "a red house in a meadow", "a blue house in a meadow"
-STEPS = 4
+STEPS = 2
 """Of sampling, in all jobs but `train`."""
 
 
@@ -70,7 +70,7 @@ def invert(pipe, size):
 def null_text(pipe, size):
     pictures = [picture(size, seed) for seed in (0, 1)]
     pair = sn.null_text_invert(
-        pipe, pictures, SOURCE, num_inference_steps=STEPS, inner_steps=2, height=size[0], width=size[1], progress=False
+        pipe, pictures, SOURCE, num_inference_steps=STEPS, inner_steps=1, height=size[0], width=size[1], progress=False
     )
     return tuple(pair.series.shape)
 
@@ -85,7 +85,7 @@ def edit(pipe, size):
 
 
 def drag(pipe, size, options=sn.DragOptions()):  # noqa: B008 (it is frozen)
-    options = replace(options, num_inference_steps=STEPS, max_steps=2, lora_steps=min(options.lora_steps, 2))
+    options = replace(options, num_inference_steps=STEPS, max_steps=1, lora_steps=min(options.lora_steps, 1))
     height, width = size
     found = sn.drag(
         pipe, picture(size), SOURCE, [(width / 3, height / 2)], [(width / 2, height / 2)], options=options,
@@ -143,7 +143,9 @@ def train(folder: Path, size: tuple[int, int], dtype: str, **settings) -> str:
     (folder / "pictures").mkdir()
     picture(size).save(folder / "pictures" / "one.png")
     (folder / "pictures" / "metadata.jsonl").write_text('{"file_name": "one.png", "text": "a house"}\n')
-    precision = {"float32": "no", "float16": "fp16", "bfloat16": "bf16"}[dtype]
+    # CPUs have no autocast to float16; bfloat16 takes as many bytes.
+    half = "fp16" if dtype == "float16" and torch.cuda.is_available() else "bf16"
+    precision = "no" if dtype == "float32" else half
     config = sn.TrainConfig(
         str(folder / "model"), folder / "run", str(folder / "pictures"), steps=1, batch_size=1,
         mixed_precision=precision, height=size[0], width=size[1], **settings,

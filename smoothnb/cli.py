@@ -13,6 +13,7 @@ COMMANDS = {
     "export": ("smoothnb.commands:export", "write a LoRA in another form"),
     "istd": ("smoothnb.evaluation.commands:istd", "measure how smooth a model is"),
     "compare": ("smoothnb.evaluation.commands:compare", "compare models that istd has measured"),
+    "walk": ("smoothnb.evaluation.commands:walk", "draw one of the walks that istd measures"),
     "report": ("smoothnb.evaluation.commands:report", "the paper's tables for models of your own"),
     "train-postcard vae": ("smoothnb.postcards.vae:train", "train the postcard autoencoder"),
     "train-postcard diffusion": ("smoothnb.postcards.diffusion:train", "train the postcard UNet and text encoder"),

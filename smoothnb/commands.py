@@ -8,6 +8,7 @@ from PIL import Image
 from smoothnb.deltas import save_difference as save_difference_of
 from smoothnb.dragging import DRAG_DIFFUSION, DragOptions
 from smoothnb.dragging import drag as drag_points
+from smoothnb.images import save_picture
 from smoothnb.inversion import ddim_invert
 from smoothnb.lora_files import Form, export_lora, read_lora
 from smoothnb.models import load_pipeline
@@ -125,6 +126,5 @@ def save_difference(tuned: Path, output: Path, base: str = "postcard") -> None:
 
 
 def _write(picture: Image.Image, output: Path) -> None:
-    output.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(output)
+    save_picture(picture, output)
     print(f"wrote {output}")

@@ -5,6 +5,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from smoothnb.checkpoints import replacing
+from smoothnb.weights import open_weights
+
 DIFFERENCE = "difference.safetensors"
 BITS = {"unet": 4, "vae": 8}
 """Of each weight's difference. Errors of the decoder are seen directly, those of the UNet hardly."""
@@ -14,10 +17,11 @@ STEPS = torch.linspace(0.15, 0.75, 25)
 
 def base_of(folder: Path) -> str:
     """Name of the packaged model that the one in a folder differs from."""
-    from safetensors import safe_open
-
-    with safe_open(folder / DIFFERENCE, "pt") as file:
-        return file.metadata()["base"]
+    with open_weights(folder / DIFFERENCE) as file:
+        found = (file.metadata() or {}).get("base")
+    if found is None:
+        raise ValueError(f"{folder / DIFFERENCE} does not name its base: expected one that save_difference wrote")
+    return found
 
 
 def save_difference(base, tuned, folder: Path, base_name: str) -> Path:
@@ -45,19 +49,24 @@ def save_difference(base, tuned, folder: Path, base_name: str) -> Path:
                 tensors[f"{part}.{name}"] = difference.half()
                 continue
             tensors[f"{part}.{name}"], tensors[f"{part}.{name}.step"] = _rounded(difference.flatten(1), bits)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, folder / DIFFERENCE, {"format": "pt", "base": base_name})
+    with replacing(folder / DIFFERENCE) as partial:
+        save_file(tensors, partial, {"format": "pt", "base": base_name})
     return folder / DIFFERENCE
 
 
 @torch.no_grad()
 def apply_difference(pipe, file: Path) -> None:
-    """Makes of a pipeline, as it was loaded, the one that was fine-tuned from it."""
-    from safetensors.torch import load_file
+    """Makes of a pipeline, as it was loaded, the one that was fine-tuned from it.
 
-    tensors = load_file(file)
+    Raises:
+        ValueError: If the file is damaged, or belongs to another pipeline.
+    """
+    with open_weights(file) as opened:
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     for part in BITS:
         for name, weight in getattr(pipe, part).state_dict().items():
+            if f"{part}.{name}" not in tensors:
+                raise ValueError(f"{file} does not belong to this pipeline: it has no {part}.{name}")
             codes, step = tensors[f"{part}.{name}"], tensors.get(f"{part}.{name}.step")
             if codes.dtype == torch.uint8:
                 codes = torch.stack([codes & 15, codes >> 4], -1).flatten()[: weight.numel()].to(torch.int8) - 8

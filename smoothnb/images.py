@@ -1,7 +1,7 @@
 """Pictures in: any mode, size and container, brought to the RGB pixels that a model expects."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -10,6 +10,10 @@ import torch
 from jaxtyping import Float
 from PIL import Image, ImageOps
 from torch import Tensor
+
+from smoothnb.arguments import checked
+from smoothnb.checkpoints import replacing
+from smoothnb.checks import expanded, several
 
 ImageLike = Image.Image | str | Path | np.ndarray | Tensor
 """One picture: PIL, a path, or an array or tensor (uint8 in 0…255 or floating point in [0, 1])."""
@@ -37,7 +41,33 @@ def _from_array(array: np.ndarray) -> Image.Image:
         array = (array * 255).round().astype(np.uint8)
     if array.dtype != np.uint8:
         raise ValueError(f"expected pixels as uint8 or floating point, got {array.dtype}")
-    return Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array)
+    return Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else np.ascontiguousarray(array))
+
+
+def _opened(source: str | Path) -> Image.Image:
+    path = expanded(source)
+    if not path.is_file():
+        raise FileNotFoundError(f"no picture at {path}: give a path that exists from {Path.cwd()}, or a PIL image")
+    try:
+        image = Image.open(path)
+        image.load()
+    # Whatever pillow's readers stumble over.
+    except Exception as error:
+        raise ValueError(f"cannot read {path} as a picture: {error}") from error
+    return image
+
+
+def _grey(image: Image.Image) -> Image.Image:
+    """8 bits of a grey picture of 16 bits, which pillow would clip instead, or of floating point in [0, 1]."""
+    array = np.asarray(image)
+    if image.mode == "F":
+        return _from_array(array)
+    if array.min() < 0 or array.max() > 65535:
+        raise ValueError(
+            f"expected grey of 16 bits, from 0 to 65535, got values from {array.min()} to {array.max()}: divide by the "
+            "largest, and give an array in [0, 1]"
+        )
+    return Image.fromarray((array.astype(np.float64) / 257).round().astype(np.uint8))
 
 
 def to_rgb(image: ImageLike) -> Image.Image:
@@ -57,38 +87,42 @@ def to_rgb(image: ImageLike) -> Image.Image:
         TypeError: If it is none of these kinds.
     """
     if isinstance(image, Tensor):
+        if image.is_meta or image.layout != torch.strided:
+            raise ValueError(f"expected a picture with pixels in it, got a tensor on {image.device}, {image.layout}")
         array = image.detach().cpu()
         array = (array.float() if array.is_floating_point() else array).numpy()
         image = _from_array(np.moveaxis(array, 0, -1) if array.ndim == 3 else array)
     elif isinstance(image, np.ndarray):
         image = _from_array(image)
     elif isinstance(image, str | Path):
-        path = Path(image).expanduser()
-        if not path.is_file():
-            raise FileNotFoundError(f"no picture at {path}: give a path that exists from {Path.cwd()}, or a PIL image")
-        try:
-            image = Image.open(path)
-            image.load()
-        except OSError as error:
-            raise ValueError(f"cannot read {path} as a picture: {error}") from error
+        image = _opened(image)
     elif not isinstance(image, Image.Image):
         raise TypeError(f"expected a PIL image, path, array or tensor, got {type(image).__name__}")
-    image = ImageOps.exif_transpose(image)
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        # Pillow clips 16 bits to 8 instead of scaling them.
-        image = Image.fromarray((np.asarray(image, dtype=np.float64).clip(0, 65535) / 257).round().astype(np.uint8))
-    if "transparency" in image.info or "A" in image.getbands():
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
+    if 0 in image.size:
+        raise ValueError(f"expected a picture with pixels in it, got one of {image.width}×{image.height}")
+    try:
+        image = ImageOps.exif_transpose(image)
+        if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+            image = _grey(image)
+        if image.mode == "La":
+            image = image.convert("LA")
+        if "transparency" in image.info or image.mode in ("LA", "PA", "RGBA", "RGBa"):
+            image = image.convert("RGBA")
+            white = Image.new("RGBA", image.size, "white")
+            image = Image.alpha_composite(white, image)
+        return image.convert("RGB")
+    # A picture that is opened is read when it is first used.
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"cannot read this picture ({error}): its file may be cut off or closed") from error
 
 
 def as_list(images: ImageLike | Sequence[ImageLike]) -> list[ImageLike]:
     """One picture or many as a list; a 4-dimensional array or tensor is a batch."""
     if isinstance(images, np.ndarray | Tensor):
         return list(images) if images.ndim == 4 else [images]
-    return [images] if isinstance(images, str | Path | Image.Image) else list(images)
+    if isinstance(images, str | bytes | Path | Image.Image) or not isinstance(images, Iterable):
+        return [images]
+    return list(images)
 
 
 def to_pixels(
@@ -118,12 +152,32 @@ def to_pixels(
     return torch.from_numpy(np.stack([np.asarray(p) for p in fitted])).permute(0, 3, 1, 2).float() / 255
 
 
+def save_picture(picture: Image.Image, path: Path, **options: object) -> None:
+    """Writes a picture whole or not at all, see `replacing`.
+
+    Args:
+        picture: Any that pillow can write.
+        path: Its ending says how, such as .png.
+        options: Of `Image.save`.
+
+    Raises:
+        ValueError: If pillow does not know the ending.
+        OSError: If it cannot be written.
+    """
+    form = Image.registered_extensions().get(path.suffix.lower())
+    if form not in Image.SAVE:
+        raise ValueError(f"expected a file that ends as pictures do, such as .png or .jpg, got {path.name!r}")
+    with replacing(path) as partial:
+        picture.save(partial, form, **options)
+
+
 def to_pil(pixels: Float[Tensor, "batch 3 height width"]) -> list[Image.Image]:
     """Turns pixels in [0, 1] into PIL images; what lies outside is clipped."""
     array = (pixels.detach().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     return [Image.fromarray(picture) for picture in array]
 
 
+@checked(frames=several)
 def neighbour_distances(
     frames: Sequence[Image.Image], pixel_range: tuple[float, float] = (0.0, 1.0)
 ) -> Float[Tensor, " step"]:
@@ -134,5 +188,10 @@ def neighbour_distances(
         pixel_range: What black and white count; distances grow with its width.
     """
     low, high = pixel_range
+    sizes = {getattr(frame, "size", None) for frame in frames}
+    if len(frames) < 2 or len(sizes) > 1 or not all(isinstance(frame, Image.Image) for frame in frames):
+        raise ValueError(
+            f"expected at least two PIL images of one size, got {len(frames)} frames of sizes {sorted(map(str, sizes))}"
+        )
     pixels = to_pixels(frames, frames[0].height, frames[0].width)
     return (high - low) * (pixels[1:] - pixels[:-1]).flatten(1).norm(dim=1)

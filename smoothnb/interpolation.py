@@ -7,6 +7,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from smoothnb import arguments, checks
+from smoothnb.arguments import checked
+from smoothnb.checks import as_whole
 from smoothnb.inversion import Inversion
 from smoothnb.latents import seeded_noise, slerp
 from smoothnb.sampling import embed, generate
@@ -15,6 +18,7 @@ End = int | Tensor | Inversion
 """Where a path starts or ends: a seed, a latent of channels × height × width, or the inversion of one picture."""
 
 
+@checked(count=checks.whole())
 def coarse_to_fine(count: int) -> list[float]:
     """Even ratios from 0 to 1 in the order in which they help most: ends, middle, quarters, …
 
@@ -30,6 +34,7 @@ def coarse_to_fine(count: int) -> list[float]:
     return [i / (count - 1) for i in order]
 
 
+@checked(prompt=checks.text, prompt_b=checks.text)
 def interpolate(
     pipe,
     a: End,
@@ -64,6 +69,7 @@ def interpolate(
     Raises:
         ValueError: If ends do not fit one another or the pipeline, or a number lies outside its range.
     """
+    a, b = (_end(pipe, name, end) for name, end in (("a", a), ("b", b)))
     inversions = [end for end in (a, b) if isinstance(end, Inversion)]
     for inversion in inversions:
         inversion.check(pipe)
@@ -72,11 +78,14 @@ def interpolate(
     settings = [inversion.settings for inversion in inversions]
     steps = _agreed("num_inference_steps", num_inference_steps, [s.num_inference_steps for s in settings], 50)
     guidance = _agreed("guidance_scale", guidance_scale, [s.guidance_scale for s in settings], 7.5)
-    ratios = np.linspace(0, 1, etas) if isinstance(etas, int) else np.asarray(etas, dtype=float)
+    ratios = etas if (count := as_whole(etas)) is None else np.linspace(0, 1, checks.whole(1)("etas", count))
     # A seed beside something else takes its size.
     sizes = [end.shape[-2:] for end in (_latents(a), _latents(b)) if end is not None]
     size = [side * pipe.vae_scale_factor for side in sizes[0]] if sizes else []
     latents = slerp(_latent(pipe, a, *size), _latent(pipe, b, *size), ratios)
+    if latents.ndim != 4:
+        raise ValueError(f"expected etas as a whole number, or a sequence of ratios, got {checks.shown(etas)}")
+    ratios = np.asarray(ratios, dtype=float)
 
     own = [end.settings.prompts[0] if isinstance(end, Inversion) else None for end in (a, b)]
     first = next((p for p in (prompt, own[0], own[1]) if p is not None), "")
@@ -86,6 +95,19 @@ def interpolate(
     series = [end.series[:, 0] if isinstance(end, Inversion) and end.series is not None else empty for end in (a, b)]
     series = _between(*torch.broadcast_tensors(*(x.to(pipe.device) for x in series)), ratios)
     return _frames(pipe, latents, embeds, series, guidance, steps, batch_size)
+
+
+def _end(pipe, name: str, end: object) -> End:
+    """An end, checked."""
+    if isinstance(end, Inversion):
+        return end
+    if not isinstance(end, Tensor) or not end.ndim:
+        if as_whole(end) is None:
+            raise TypeError(f"expected {name} as a seed, a latent or an inversion, got {checks.shown(end)}")
+        return checks.seed(name, end)
+    if arguments.latents(name, end, pipe).ndim == 4 and len(end) != 1:
+        raise ValueError(f"expected {name} as one latent, got {len(end)}: take one, latents[0]")
+    return end
 
 
 def _agreed(name: str, given: float | None, found: Sequence[float], default: float):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,12 +13,18 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from smoothnb import checks
+from smoothnb.arguments import checked
+from smoothnb.checkpoints import replacing
+from smoothnb.checks import expanded
 from smoothnb.images import ImageLike, as_list, to_rgb
 from smoothnb.latents import encode, picture_size
+from smoothnb.memory import spared
 from smoothnb.models import fingerprint
 from smoothnb.progress import progress_bar
 from smoothnb.sampling import embed, generate
 from smoothnb.schedule import Schedule
+from smoothnb.weights import open_weights
 
 Trajectory = Float[Tensor, "state image channel height width"]
 Series = Float[Tensor, "step series token embedding"]
@@ -57,6 +64,19 @@ class Inversion:
     series: Series | None
     settings: Settings
 
+    def __post_init__(self) -> None:
+        prompts, steps = len(self.settings.prompts), self.settings.num_inference_steps
+        shape = tuple(checks.finite("trajectory", self.trajectory).shape)
+        if len(shape) != 5 or shape[:2] != (steps + 1, prompts):
+            raise ValueError(
+                f"expected a trajectory of {steps + 1} states × {prompts} pictures × channel × height × width, for "
+                f"{steps} steps and {prompts} prompts, got shape {shape}"
+            )
+        if self.series is not None:
+            shape = tuple(checks.finite("series", self.series).shape)
+            if len(shape) != 4 or shape[0] != steps or shape[1] not in (1, prompts):
+                raise ValueError(f"expected a series of {steps} steps × 1 or {prompts} pictures, got shape {shape}")
+
     @property
     def latents(self) -> Float[Tensor, "image channel height width"]:
         """x̃_T, what sampling starts from."""
@@ -72,19 +92,20 @@ class Inversion:
         return Inversion(self.trajectory[:, own], self.series if shared else self.series[:, own], settings)
 
     def save(self, file: str | Path) -> None:
-        """Writes it as safetensors, settings in the header."""
+        """Writes it as safetensors, settings in the header.
+
+        Raises:
+            OSError: If the file cannot be written; what was there before is untouched.
+        """
         from safetensors.torch import save_file
 
         tensors = {"trajectory": self.trajectory} | ({} if self.series is None else {"series": self.series})
         tensors = {name: value.contiguous().cpu() for name, value in tensors.items()}
-        file = Path(file)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        # Through a second name, so that no half a file is left where writing breaks off.
-        unfinished = file.with_name(f"{file.name}.unfinished")
-        save_file(tensors, unfinished, {"settings": json.dumps(asdict(self.settings))})
-        unfinished.replace(file)
+        with replacing(Path(file)) as partial:
+            save_file(tensors, partial, {"settings": json.dumps(asdict(self.settings))})
 
     @classmethod
+    @checked(num_inference_steps=checks.whole(1))
     def load(cls, file: str | Path, pipe=None, num_inference_steps: int | None = None) -> "Inversion":
         """Reads what `save` wrote.
 
@@ -97,26 +118,21 @@ class Inversion:
             FileNotFoundError: If there is no such file.
             ValueError: If the file holds no inversion, or that of another model or step count.
         """
-        from safetensors import SafetensorError, safe_open
-
-        if not Path(file).is_file():
-            raise FileNotFoundError(f"there is no file {file}")
+        with open_weights(expanded(file)) as opened:
+            header = (opened.metadata() or {}).get("settings", "null")
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         try:
-            with safe_open(str(file), "pt") as opened:
-                found = json.loads((opened.metadata() or {}).get("settings", "null"))
-                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise ValueError(f"{file} is no safetensors file: {error}") from error
-        if not isinstance(found, dict) or "trajectory" not in tensors:
-            raise ValueError(f"{file} holds no inversion: expected one that Inversion.save wrote")
-        settings = Settings(**found | {"prompts": tuple(found["prompts"])})
+            found = json.loads(header)
+            settings = Settings(**found | {"prompts": tuple(found["prompts"])})
+            inversion = cls(tensors["trajectory"], tensors.get("series"), settings)
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{file} holds no inversion ({error}): expected one that Inversion.save wrote") from None
         steps = settings.num_inference_steps
         if num_inference_steps not in (None, steps):
             raise ValueError(
                 f"{file} was inverted with {steps} steps, not {num_inference_steps}: draw it with num_inference_steps="
                 f"{steps}, or invert the picture again"
             )
-        inversion = cls(tensors["trajectory"], tensors.get("series"), settings)
         if pipe is None:
             return inversion
         inversion.check(pipe)
@@ -132,6 +148,10 @@ class Inversion:
             )
 
 
+INVERSION = checks.of(Inversion, "an inversion, such as ddim_invert gives")
+"""The rule for an argument that is one."""
+
+
 def cache_file(
     cache: str | Path | None, pipe, images: ImageLike | Sequence[ImageLike], **settings: object
 ) -> Path | None:
@@ -143,6 +163,29 @@ def cache_file(
         rgb = to_rgb(image)
         digest.update(str(rgb.size).encode() + rgb.tobytes())
     return Path(cache).expanduser() / f"{digest.hexdigest()[:32]}.safetensors"
+
+
+def cached(file: Path | None, pipe) -> Inversion | None:
+    """What a cache holds, if it holds it whole; a damaged file is named, and passed over."""
+    if file is None or not file.is_file():
+        return None
+    try:
+        return Inversion.load(file, pipe)
+    except (OSError, ValueError) as error:
+        warnings.warn(f"the cache's {file.name} is passed over, and the picture inverted anew: {error}", stacklevel=5)
+        return None
+
+
+def keep(inversion: Inversion, file: Path | None) -> bool:
+    """Puts an inversion into a cache; where that fails, it is said, as the inversion itself is too dear to be lost."""
+    if file is None:
+        return False
+    try:
+        inversion.save(file)
+    except OSError as error:
+        warnings.warn(f"the inversion is not kept in the cache: {error}", stacklevel=5)
+        return False
+    return True
 
 
 def prompts_for(prompt: str | Sequence[str], count: int) -> tuple[str, ...]:
@@ -185,6 +228,8 @@ def climb(pipe, x: Tensor, embeds: Tensor, num_inference_steps: int, fixed_point
         yield x
 
 
+@checked(prompt=checks.texts)
+@spared("inverting pictures", "give fewer pictures at a time")
 @torch.no_grad()
 def ddim_invert(
     pipe,
@@ -221,17 +266,12 @@ def ddim_invert(
         ValueError: If prompts and pictures do not pair up, or a number or size lies outside its range.
         FloatingPointError: If a latent is not finite.
     """
-    if num_inference_steps < 1 or fixed_point_steps < 0:
-        raise ValueError(
-            f"expected num_inference_steps of at least 1 and fixed_point_steps of at least 0, got "
-            f"{num_inference_steps} and {fixed_point_steps}"
-        )
     file = cache_file(
         cache, pipe, images, prompt=prompt, num_inference_steps=num_inference_steps,
         fixed_point_steps=fixed_point_steps, size=picture_size(pipe, height, width),
     )  # fmt: skip
-    if file is not None and file.is_file():
-        return Inversion.load(file, pipe)
+    if (there := cached(file, pipe)) is not None:
+        return there
     x = encode(pipe, images, height, width).float()
     prompts = prompts_for(prompt, len(x))
     trajectory = [x]
@@ -240,11 +280,11 @@ def ddim_invert(
             trajectory.append(noisier)
             bar.update()
     inversion = Inversion(torch.stack(trajectory), None, Settings(prompts, 1.0, num_inference_steps, fingerprint(pipe)))
-    if file is not None:
-        inversion.save(file)
+    keep(inversion, file)
     return inversion
 
 
+@checked(inversion=INVERSION)
 def reconstruct(pipe, inversion: Inversion, progress: bool = True) -> list[Image.Image]:
     """Draws the pictures of an inversion again.
 

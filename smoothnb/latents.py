@@ -8,7 +8,10 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from smoothnb import arguments, checks
+from smoothnb.arguments import checked
 from smoothnb.images import ImageLike, to_pil, to_pixels
+from smoothnb.memory import spared
 
 PARALLEL = 1e-7
 """Angle in radians below which two directions count as one: lerp and slerp then agree to the last bit of float32."""
@@ -16,6 +19,10 @@ OPPOSITE = 1e-4
 """Angle in radians short of π below which rounding alone would choose the great circle between two directions."""
 
 
+TENSOR = checks.of(Tensor, "a tensor")
+
+
+@checked(a=TENSOR, b=TENSOR)
 def slerp(
     a: Float[Tensor, "..."], b: Float[Tensor, "..."], eta: float | Sequence[float] | np.ndarray | Tensor
 ) -> Float[Tensor, "..."]:
@@ -41,7 +48,7 @@ def slerp(
             [0, 1], or a and b point in opposite directions, as infinitely many great circles then join them.
     """
     _check_pair(a, b)
-    ratios = torch.as_tensor(eta, dtype=torch.float64, device="cpu")
+    ratios = _table("eta", eta)
     if ratios.ndim > 1 or ratios.numel() == 0 or not ((ratios >= 0) & (ratios <= 1)).all():
         raise ValueError(f"expected eta as a number in [0, 1] or a sequence of such numbers, got {eta}")
 
@@ -66,6 +73,7 @@ def slerp(
     return (weight_a * a.to(working) + weight_b * b.to(working)).to(a.dtype)
 
 
+@checked(noises=checks.finite, weights=None)
 def mix(
     noises: Float[Tensor, "corner ..."], weights: Sequence[float] | Sequence[Sequence[float]] | np.ndarray | Tensor
 ) -> Float[Tensor, "..."]:
@@ -86,7 +94,9 @@ def mix(
     Raises:
         ValueError: If weights and noises do not pair up, or a weight is negative or not finite, or all are 0.
     """
-    w = torch.as_tensor(weights, dtype=torch.float64, device="cpu")
+    if not noises.ndim or not len(noises):
+        raise ValueError(f"expected noises, stacked along the first axis, got shape {tuple(noises.shape)}")
+    w = _table("weights", weights)
     if w.ndim not in (1, 2) or w.shape[-1] != len(noises) or 0 in w.shape:
         raise ValueError(f"expected {len(noises)} weights, one for each noise, or rows of them, got {tuple(w.shape)}")
     if not torch.isfinite(w).all() or (w < 0).any() or (w.sum(-1) == 0).any():
@@ -94,6 +104,20 @@ def mix(
     working = torch.promote_types(noises.dtype, torch.float32)
     w = (w / w.norm(dim=-1, keepdim=True)).to(noises.device, working)
     return torch.tensordot(w, noises.to(working), dims=1).to(noises.dtype)
+
+
+def _table(name: str, given: object) -> Float[Tensor, "..."]:
+    """Numbers in float64, in however many rows they came."""
+    try:
+        if isinstance(given, Sequence) and not isinstance(given, str):
+            given = np.asarray([np.asarray(row) for row in given])
+        given = given if isinstance(given, Tensor) else torch.from_numpy(np.asarray(given))
+        if given.dtype != torch.bool and not given.is_complex():
+            return given.to("cpu", torch.float64)
+    # What numpy and torch raise of other things, and of tensors without numbers.
+    except (TypeError, ValueError, NotImplementedError, RuntimeError):
+        pass
+    raise ValueError(f"expected {name} as numbers, got {checks.shown(given)}")
 
 
 def _check_pair(a: Tensor, b: Tensor) -> None:
@@ -106,7 +130,7 @@ def _check_pair(a: Tensor, b: Tensor) -> None:
         if getattr(a, what) != getattr(b, what):
             raise ValueError(f"a and b must have the same {what}, got {getattr(a, what)} and {getattr(b, what)}")
     for name, x in (("a", a), ("b", b)):
-        if not torch.isfinite(x).all():
+        if not torch.isfinite(checks.floating(name, x)).all():
             raise ValueError(f"{name} holds numbers that are not finite")
 
 
@@ -134,6 +158,7 @@ def picture_size(pipe, height: int | None = None, width: int | None = None) -> t
     return height, width
 
 
+@checked()
 def seeded_noise(
     pipe, seed: int | Sequence[int], height: int | None = None, width: int | None = None
 ) -> Float[Tensor, "..."]:
@@ -158,13 +183,13 @@ def seeded_noise(
     sizes = picture_size(pipe, height, width)
     shape = (pipe.unet.config.in_channels, *(size // pipe.vae_scale_factor for size in sizes))
     seeds = [seed] if isinstance(seed, int) else list(seed)
-    if not seeds:
-        raise ValueError("expected at least one seed, got none")
     noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(s)) for s in seeds])
     noise = noise.to(pipe.device, pipe.unet.dtype)
     return noise[0] if isinstance(seed, int) else noise
 
 
+@checked()
+@spared("encoding pictures", "give fewer pictures at a time")
 @torch.no_grad()
 def encode(
     pipe, images: ImageLike | Sequence[ImageLike], height: int | None = None, width: int | None = None
@@ -199,6 +224,7 @@ def encode_pixels(
     return pipe.vae.encode(pixels * 2 - 1).latent_dist.mean.float() * pipe.vae.config.scaling_factor
 
 
+@checked(latents=arguments.shaped_latents)
 def decode(pipe, latents: Float[Tensor, "*batch channel height width"], batch_size: int = 4) -> list[Image.Image]:
     """Latents to pictures, Eq. 1 of the supplement: x_0 = D(z_0).
 
@@ -217,6 +243,7 @@ def decode(pipe, latents: Float[Tensor, "*batch channel height width"], batch_si
     return to_pil(decode_pixels(pipe, latents, batch_size))
 
 
+@spared("decoding pictures", "give a smaller batch_size")
 @torch.no_grad()
 def decode_pixels(
     pipe, latents: Float[Tensor, "*batch channel height width"], batch_size: int = 4

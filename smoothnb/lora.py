@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from smoothnb import checks
+from smoothnb.arguments import checked
 from smoothnb.lora_files import Lora, Pair, read_lora
 from smoothnb.quiet import errors_only
 
@@ -51,13 +53,10 @@ def stacked_lora(unet: nn.Module, rank: int, name: str) -> Iterator[list[nn.Para
     Raises:
         ValueError: If the UNet has an adapter of that name.
     """
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
     if name in getattr(unet, "peft_config", {}):
         raise ValueError(f"this UNet has an adapter named {name!r} already: unet.delete_adapters({name!r}) removes it")
-    trained = {p: p.requires_grad for p in unet.parameters()}
-    layers = [module for module in unet.modules() if isinstance(module, BaseTunerLayer)]
-    active = layers[0].active_adapters if layers else []
+    trained = _trained(unet)
+    active = _active(unet)
     try:
         with warnings.catch_warnings():
             # peft warns of what is meant here.
@@ -69,18 +68,41 @@ def stacked_lora(unet: nn.Module, rank: int, name: str) -> Iterator[list[nn.Para
             p.requires_grad_(False)
         yield [p for weight, p in unet.named_parameters() if f".{name}." in weight]
     finally:
-        _activate(unet, list(active))
+        _activate(unet, active)
         _remove(unet, name)
-        for p, was_trained in trained.items():
-            p.requires_grad_(was_trained)
+        _train_again(trained)
 
 
 def _remove(unet: nn.Module, name: str) -> None:
-    """Takes an adapter out; with the last one, peft's layers too."""
-    if len(getattr(unet, "peft_config", {})) > 1:
-        unet.delete_adapters(name)
-    else:
+    """Takes an adapter out; with the last one of a layer, peft's layer too, so that all have their names again."""
+    if len(getattr(unet, "peft_config", {})) <= 1:
         unet.unload_lora()
+        return
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    unet.delete_adapters(name)
+    for place, module in list(unet.named_modules()):
+        if isinstance(module, BaseTunerLayer) and not module.scaling:
+            parent, _, own = place.rpartition(".")
+            setattr(unet.get_submodule(parent), own, module.get_base_layer())
+
+
+def _trained(unet: nn.Module) -> dict[nn.Parameter, bool]:
+    """Which weights ask for gradients: peft settles that anew whenever it adds or activates something."""
+    return {p: p.requires_grad for p in unet.parameters()}
+
+
+def _train_again(trained: dict[nn.Parameter, bool]) -> None:
+    for p, was_trained in trained.items():
+        p.requires_grad_(was_trained)
+
+
+def _active(unet: nn.Module) -> list[str]:
+    """Names of the adapters that are at work."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layer = next((module for module in unet.modules() if isinstance(module, BaseTunerLayer)), None)
+    return list(layer.active_adapters) if layer else []
 
 
 def _activate(unet: nn.Module, names: list[str]) -> None:
@@ -91,6 +113,7 @@ def _activate(unet: nn.Module, names: list[str]) -> None:
             module.set_adapter([name for name in names if name in module.scaling])
 
 
+@checked()
 def lora_of(pipe, dtype: torch.dtype | None = None) -> Lora:
     """The smooth LoRA that a pipeline holds, to be exported.
 
@@ -115,6 +138,7 @@ def lora_of(pipe, dtype: torch.dtype | None = None) -> Lora:
     )
 
 
+@checked(source=None)
 def import_lora(pipe, source: str | Path | Lora) -> Lora:
     """Attaches a LoRA to a pipeline's UNet, under the name "smooth", and makes sure that it has an effect.
 
@@ -141,26 +165,34 @@ def import_lora(pipe, source: str | Path | Lora) -> Lora:
         )
     lora = source if isinstance(source, Lora) else read_lora(source, (name for name, _ in unet.named_modules()))
     _must_fit(lora, unet)
-    before = _answer(unet)
+    before, active, trained = _answer(unet), _active(unet), _trained(unet)
     state = {
         f"unet.{name}.lora_{half}.weight": weight
         for name, pair in lora.pairs.items()
         for half, weight in (("A", pair.down), ("B", pair.up))
     }
     # diffusers says when a UNet has other adapters too.
-    with errors_only(logging):
-        unet.load_lora_adapter(
-            state, prefix="unet", adapter_name=SMOOTH, metadata=lora.adapter_metadata(), _pipeline=pipe
-        )
-    if torch.equal(before, _answer(unet)):
-        _remove(unet, SMOOTH)
-        raise ValueError("this LoRA changes nothing: one of each pair of matrices is zero. Has it been trained?")
+    try:
+        with errors_only(logging):
+            unet.load_lora_adapter(
+                state, prefix="unet", adapter_name=SMOOTH, metadata=lora.adapter_metadata(), _pipeline=pipe
+            )
+        if torch.equal(before, _answer(unet)):
+            raise ValueError("this LoRA changes nothing: one of each pair of matrices is zero. Has it been trained?")
+    except BaseException:
+        if SMOOTH in getattr(unet, "peft_config", {}):
+            _remove(unet, SMOOTH)
+            _activate(unet, active)
+        _train_again(trained)
+        raise
     return lora
 
 
 def _must_fit(lora: Lora, unet: nn.Module) -> None:
     """Raises ValueError unless the UNet has every module of a LoRA, in its shape."""
     modules = dict(unet.named_modules())
+    if not lora.pairs:
+        raise ValueError("expected a LoRA of at least one module, got none")
     for name, pair in lora.pairs.items():
         weight = getattr(modules.get(name), "weight", None)
         wanted = (pair.up.shape[0], *pair.down.shape[1:])
@@ -182,6 +214,7 @@ def _answer(unet: nn.Module) -> torch.Tensor:
     return unet(noise.to(unet.device, unet.dtype), 500, embeds.to(unet.device, unet.dtype)).sample
 
 
+@checked(smoothness=checks.number())
 def set_smoothness(pipe, smoothness: float) -> None:
     """Blends between the base model and the smooth one.
 
@@ -207,10 +240,12 @@ def _must_have_lora(pipe) -> None:
 def blended(pipe, smoothness: float) -> Iterator[None]:
     """Meanwhile a pipeline has another smoothness; see `set_smoothness`."""
     layers = [module for module in pipe.unet.modules() if SMOOTH in getattr(module, "scaling", {})]
-    before = [module.scaling[SMOOTH] for module in layers]
-    set_smoothness(pipe, smoothness)
+    before, active, trained = [m.scaling[SMOOTH] for m in layers], _active(pipe.unet), _trained(pipe.unet)
     try:
+        set_smoothness(pipe, smoothness)
         yield
     finally:
+        _activate(pipe.unet, active)
         for module, scale in zip(layers, before, strict=True):
             module.scaling[SMOOTH] = scale
+        _train_again(trained)

@@ -11,7 +11,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from smoothnb import checks
+from smoothnb.arguments import checked
 from smoothnb.checkpoints import replacing
+from smoothnb.checks import expanded
 from smoothnb.sources import HUB_ID
 from smoothnb.weights import open_weights
 
@@ -135,7 +138,7 @@ WAYS = "unet.….lora.down.weight, ….lora_A.weight, ….processor.to_q_lora.do
 
 def _file(source: str | Path) -> Path:
     """The file of weights that is meant."""
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.is_dir():
         found = sorted(path.glob("*.safetensors"))
         named = [file for file in found if file.name in (WEIGHTS, "adapter_model.safetensors")]
@@ -188,6 +191,7 @@ def _pair(path: Path, name: str, parts: Mapping[str, Tensor], config: Mapping) -
     return Pair(down, up, float(own if own is not None else config.get("lora_alpha", down.shape[0])))
 
 
+@checked(lora=checks.of(Lora, "a Lora, such as import_lora gives"), metadata=checks.header)
 def export_lora(
     lora: Lora, path: str | Path, form: Form = "diffusers", metadata: Mapping[str, str] | None = None
 ) -> Path:
@@ -210,6 +214,8 @@ def export_lora(
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"expected a file that ends in .safetensors, got {path}")
+    if not lora.pairs:
+        raise ValueError("expected a LoRA of at least one module, got none")
     header = dict(lora.metadata if metadata is None else metadata)
     tensors = {}
     if form == "diffusers":

@@ -3,7 +3,6 @@
 import functools
 import hashlib
 import inspect
-import json
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,10 @@ from pathlib import Path
 
 import torch
 
+from smoothnb import checks
+from smoothnb.arguments import checked
 from smoothnb.deltas import apply_difference
+from smoothnb.folders import AGAIN, look_over, read_json
 from smoothnb.lora import import_lora
 from smoothnb.quiet import errors_only, no_bars
 from smoothnb.sources import find_model, smooth_lora
@@ -24,6 +26,7 @@ class UnknownWordsWarning(UserWarning):
     """A prompt holds words that the model has never seen."""
 
 
+@checked(name_or_path=checks.path)
 def load_pipeline(
     name_or_path: str | Path = "postcard",
     device: torch.device | str | None = None,
@@ -59,6 +62,8 @@ def load_pipeline(
         ValueError: If the name is unknown, or what it names is no Stable Diffusion pipeline, or a pickle.
         OSError: If the hub cannot be reached or has no such model.
     """
+    if not isinstance(smooth, bool | str | Path):
+        raise TypeError(f"expected smooth as True, False, or a LoRA's file, folder or id, got {checks.shown(smooth)}")
     source = find_model(name_or_path)
     lora = smooth_lora(name_or_path) if smooth is True else smooth
     from transformers.utils import logging as transformers_logging
@@ -80,13 +85,15 @@ def load_pipeline(
         apply_difference(pipe, source.difference)
     pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
     pipe.set_progress_bar_config(disable=True)
-    device = torch.device(device) if device is not None else best_device()
+    device = device or best_device()
     # Moved after loading: what `from_pretrained` calls its dtype argument changes between versions of diffusers.
     # diffusers then warns of modules to keep in float32, of which there are none.
     with errors_only(diffusers_logging):
         pipe.to(device, dtype or (torch.float16 if device.type == "cuda" else torch.float32))
     if isinstance(place, Path) and (place / "vocabulary.json").is_file():
-        vocabulary = json.loads((place / "vocabulary.json").read_text(encoding="utf-8"))
+        vocabulary = read_json(place / "vocabulary.json")
+        if not {"words", "topics"} <= vocabulary.keys():
+            raise ValueError(f"{place / 'vocabulary.json'} is damaged: expected words and topics, got {[*vocabulary]}")
         warn_of_unknown_words(pipe, vocabulary["words"], vocabulary["topics"])
     if lora:
         import_lora(pipe, lora)
@@ -120,19 +127,37 @@ def fingerprint(pipe) -> str:
 def _load(kind: type, place: Path | str, config: str | Path | None):
     """The pipeline in a folder, in a file, or on the hub."""
     parts = dict(safety_checker=None, feature_extractor=None, image_encoder=None, requires_safety_checker=False)
+    whole = isinstance(place, Path) and place.is_file()
+    if isinstance(place, Path) and not whole:
+        look_over(place)
     try:
-        if isinstance(place, Path) and place.is_file():
-            return kind.from_single_file(str(place), config=config and str(config), **parts)
-        description = kind.load_config(str(place))
-        if PARTS - set(description) or "text_encoder_2" in description:
-            raise ValueError(
-                f"{place} holds a {description.get('_class_name', 'pipeline of no known class')}, not a Stable "
-                "Diffusion pipeline with one text encoder: smoothnb works with Stable Diffusion 1.x and 2.x and models "
-                "fine-tuned from them"
-            )
-        return kind.from_pretrained(str(place), **parts)
+        description = PARTS if whole else kind.load_config(str(place))
     except OSError as error:
         raise OSError(_why_not_loaded(place, error)) from error
+    if PARTS - set(description) or "text_encoder_2" in description:
+        raise ValueError(
+            f"{place} holds a {description.get('_class_name', 'pipeline of no known class')}, not a Stable "
+            "Diffusion pipeline with one text encoder: smoothnb works with Stable Diffusion 1.x and 2.x and models "
+            "fine-tuned from them"
+        )
+    try:
+        if whole:
+            pipe = kind.from_single_file(str(place), config=config and str(config), **parts)
+        else:
+            # Pickled weights are refused, on the hub too.
+            pipe = kind.from_pretrained(str(place), use_safetensors=True, **parts)
+    except OSError as error:
+        raise OSError(_why_not_loaded(place, error)) from error
+    # What diffusers, transformers and tokenizers raise where files are damaged or do not belong together.
+    except Exception as error:
+        raise ValueError(
+            f"{place} cannot be loaded: its files are damaged, or do not belong together ({error}). {AGAIN}"
+        ) from error
+    for part in ("unet", "vae", "text_encoder"):
+        missing = [name for name, p in getattr(pipe, part).named_parameters() if p.is_meta]
+        if missing:
+            raise ValueError(f"{place} is incomplete: the weights of {part} lack {missing[0]}. {AGAIN}")
+    return pipe
 
 
 def _why_not_loaded(source: Path | str, error: OSError) -> str:

@@ -9,13 +9,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from smoothnb import checks
+from smoothnb.arguments import checked
 from smoothnb.images import ImageLike
-from smoothnb.inversion import Inversion, cache_file, ddim_invert, predict
+from smoothnb.inversion import Inversion, cache_file, cached, ddim_invert, keep, predict
 from smoothnb.latents import picture_size
 from smoothnb.meanwhile import frozen
+from smoothnb.memory import spared
 from smoothnb.progress import progress_bar
 from smoothnb.sampling import embed
 from smoothnb.schedule import Schedule
+from smoothnb.series import Making, MakingFile
 from smoothnb.soap import Soap
 
 STARTS = ("prompt", "empty")
@@ -25,6 +29,8 @@ LAST_PART, LAST_EFFORT = 0.1, 3
 """In this part of the sampling steps, the last, this many times as many inner steps: what they leave, none mends."""
 
 
+@checked(prompt=checks.texts, guidance_scale=checks.number())
+@spared("seeking null-text embeddings", "give fewer pictures at a time, one by one where they share no series")
 def null_text_invert(
     pipe,
     images: ImageLike | Sequence[ImageLike],
@@ -53,7 +59,9 @@ def null_text_invert(
     backward pass; the best embedding met is kept, and the last step's is where the next t starts. What one t leaves,
     the next ones mend; the last tenth of them, which nothing follows, may take three times as many inner steps.
 
-    Interrupted (Ctrl-C), the steps that are done are kept, and those that are not get the last embedding found.
+    Interrupted (Ctrl-C), the steps that are done are kept, and those that are not get the last embedding found. With a
+    cache, they are kept there too, and written every few seconds anyway: after a kill, the same call goes on from
+    there, and ends as one that was never stopped.
 
     Args:
         pipe: A diffusers pipeline; no weight gets a gradient.
@@ -79,10 +87,11 @@ def null_text_invert(
     Raises:
         ValueError: As in `ddim_invert`, or if guidance_scale is not above 1, where ∅_t has no effect.
         FloatingPointError: If the model finds noise that is not finite.
+        torch.OutOfMemoryError: If memory runs out; the message says what to lower.
     """
     if not guidance_scale > 1:
         raise ValueError(f"expected guidance_scale above 1, got {guidance_scale}: without guidance use ddim_invert")
-    if inner_steps < 0 or start not in STARTS:
+    if start not in STARTS:
         raise ValueError(
             f"expected inner_steps of at least 0 and start as one of {STARTS}, got {inner_steps} and {start!r}"
         )
@@ -91,21 +100,26 @@ def null_text_invert(
         inner_steps=inner_steps, shared=shared, start=start, tolerance=tolerance, fixed_point_steps=fixed_point_steps,
         size=picture_size(pipe, height, width),
     )  # fmt: skip
-    if file is not None and file.is_file():
-        return Inversion.load(file, pipe)
+    if (there := cached(file, pipe)) is not None:
+        return there
     found = ddim_invert(pipe, images, prompt, num_inference_steps, fixed_point_steps, height, width, cache, progress)
     schedule, embeds = Schedule.of(pipe.scheduler), embed(pipe, found.settings.prompts)
     null = (embeds if start == "prompt" else embed(pipe, [""] * len(found))).float()
     null = null.mean(0, keepdim=True) if shared else null
-    x, series, soap = found.latents, [], Soap()
+    kept, soap = MakingFile(file), Soap()
+    making = kept.restored(Making(found.latents, null), num_inference_steps)
+    soap.load_state_dict(making.memory)
     # The noise is handed over as such, whatever the model predicts.
     scheduler = copy.deepcopy(pipe.scheduler)
     scheduler.register_to_config(prediction_type="epsilon")
     scheduler.set_timesteps(num_inference_steps, device=pipe.device)
     with frozen(pipe.unet), progress_bar(num_inference_steps, "null text", progress) as bar:
         try:
+            bar.update(len(making.series))
             for index, t in enumerate(scheduler.timesteps):
-                target = found.trajectory[-2 - index]
+                if index < len(making.series):
+                    continue
+                x, target = making.x, found.trajectory[-2 - index]
                 with torch.no_grad():
                     pull = guidance_scale * predict(pipe, schedule, x, t, embeds)
                     without = scheduler.step(pull, int(t), x).prev_sample
@@ -118,23 +132,30 @@ def null_text_invert(
                 rate = FIRST_RATE + (LAST_RATE - FIRST_RATE) * index / num_inference_steps
                 limit = tolerance / slope.square().item()
                 effort = inner_steps * (LAST_EFFORT if index >= (1 - LAST_PART) * num_inference_steps else 1)
-                best, under_it, null = _fit(noise, null, (target - without) / slope, effort, limit, rate, soap)
+                wanted = (target - without) / slope
+                best, under_it, null = _fit(noise, making.null, wanted, effort, limit, rate, soap)
                 x = without + slope * under_it
-                series.append(best)
+                making = Making(x, null, (*making.series, best), soap.state_dict())
+                kept.keep(making)
                 bar.set_postfix(error=f"{(x - target).square().mean().item():.1e}")
                 bar.update()
         except KeyboardInterrupt:
+            done = len(making.series)
             warnings.warn(
-                f"interrupted after {len(series)} of {num_inference_steps} steps: the others are not sought",
-                stacklevel=2,
+                f"interrupted after {done} of {num_inference_steps} steps: the others are not sought", stacklevel=4
             )
+            kept.keep(making, now=True)
             file = None
-            series += [series[-1] if series else null] * (num_inference_steps - len(series))
+        except Exception:
+            kept.keep(making, now=True)
+            raise
+    series = making.series or (making.null,)
+    series += series[-1:] * (num_inference_steps - len(series))
     inversion = replace(
         found, series=torch.stack(series), settings=replace(found.settings, guidance_scale=guidance_scale)
     )
-    if file is not None:
-        inversion.save(file)
+    if keep(inversion, file):
+        kept.remove()
     return inversion
 
 

@@ -9,8 +9,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from smoothnb.schedule import PerSample, Samples, Schedule, Timesteps
+from smoothnb import checks
+from smoothnb.arguments import checked
+from smoothnb.schedule import PerSample, Samples, Schedule, Timesteps, check_problem
 
+SCHEDULE = checks.of(Schedule, "a Schedule, such as Schedule.of(pipe.scheduler)")
 Predict = Callable[[Tensor, Tensor], Tensor]
 """A model at work: predict(x_t, t) returns what its schedule says it predicts, in the shape of x_t."""
 
@@ -57,6 +60,7 @@ def drop_prompts(
     return torch.where(dropped.to(embeds.device)[:, None, None], empty, embeds)
 
 
+@checked(schedule=SCHEDULE, min_snr_gamma=checks.number(0))
 def base_loss(
     predict: Predict,
     schedule: Schedule,
@@ -78,6 +82,7 @@ def base_loss(
     Returns:
         The loss of each sample.
     """
+    check_problem(schedule, timesteps, x0=x0, noise=noise)
     prediction = predict(schedule.add_noise(x0, noise, timesteps), timesteps)
     return _denoising_loss(prediction, schedule, x0, noise, timesteps, min_snr_gamma)
 
@@ -85,6 +90,8 @@ def base_loss(
 def _denoising_loss(
     prediction: Tensor, schedule: Schedule, x0: Tensor, noise: Tensor, timesteps: Tensor, min_snr_gamma: float | None
 ) -> PerSample:
+    if prediction.shape != x0.shape:
+        raise ValueError(f"expected of predict a tensor of shape {tuple(x0.shape)}, got {tuple(prediction.shape)}")
     error = (prediction.float() - schedule.target(x0, noise, timesteps).float()).square().flatten(1).mean(1)
     if min_snr_gamma is None:
         return error
@@ -93,8 +100,12 @@ def _denoising_loss(
     return error * snr.clamp(max=min_snr_gamma) / (snr if schedule.prediction_type == "epsilon" else snr + 1)
 
 
+@checked(shape=checks.several, generator=checks.of(torch.Generator, "a torch.Generator"))
 def unit_directions(shape: tuple[int, ...], generator: torch.Generator | None = None) -> Samples:
     """Δx̂_0 of the regularizer: drawn evenly from the sphere, each sample of length 1; float32, on the CPU."""
+    shape = tuple(checks.whole(1)("shape", side) for side in shape)
+    if len(shape) < 2:
+        raise ValueError(f"expected shape with a batch axis and at least one more, got {shape}")
     directions = torch.randn(shape, generator=generator)
     return directions / _lengths(directions)
 
@@ -118,10 +129,12 @@ class RunningConstant:
         value: a, or None before the first batch.
     """
 
+    @checked(weight=checks.number(0, 1))
     def __init__(self, weight: float = 0.01, reduce: Callable[[Tensor], Tensor] = lambda mean: mean):
         self.weight, self.reduce = weight, reduce
         self.value: float | None = None
 
+    @checked(lengths=checks.floating)
     def update(self, lengths: PerSample) -> float:
         """Takes one batch's lengths in and returns a, a plain number: no gradient flows through it."""
         mean = float(self.reduce(lengths.detach().mean()))
@@ -248,6 +261,7 @@ def objective_parts(
         yield base / 2, excess.square() / 2 + 2 * excess * (length - length.detach())
 
 
+@checked(schedule=SCHEDULE)
 def variation_regularizer(
     predict: Predict,
     schedule: Schedule,
@@ -279,6 +293,8 @@ def variation_regularizer(
     Returns:
         The regularizer of each sample.
     """
+    check_problem(schedule, timesteps, x0=x0, noise=noise, delta=delta)
+    checks.of(RunningConstant, "a RunningConstant")("a", a)
     if method == "exact":
         # No other kernel of attention has a second derivative. The backend is chosen in the forward pass alone.
         with sdpa_kernel(SDPBackend.MATH):

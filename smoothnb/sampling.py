@@ -10,8 +10,11 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from smoothnb import checks
+from smoothnb.arguments import checked
 from smoothnb.images import to_pil
 from smoothnb.latents import decode, decode_pixels, seeded_noise
+from smoothnb.memory import spared
 from smoothnb.progress import progress_bar
 
 
@@ -56,6 +59,7 @@ def embed(pipe, prompts: str | Sequence[str]) -> Float[Tensor, "text token embed
     return pipe.encode_prompt(prompts, pipe.device, 1, False)[0]
 
 
+@checked()
 def sample(
     pipe,
     prompt: Texts,
@@ -87,18 +91,8 @@ def sample(
     Raises:
         ValueError: If prompts and latents do not pair up, or a number lies outside its range.
     """
-    if num_inference_steps < 1:
-        raise ValueError(f"expected num_inference_steps of at least 1, got {num_inference_steps}")
-    if not guidance_scale >= 1:
-        raise ValueError(f"expected guidance_scale of at least 1 (1 is no guidance), got {guidance_scale}")
     latents = seeded_noise(pipe, seed) if latents is None else latents
     latents = latents[None] if latents.ndim == 3 else latents
-    channels = pipe.unet.config.in_channels
-    if latents.shape[1] != channels or not torch.isfinite(latents).all():
-        raise ValueError(
-            f"expected finite latents with {channels} channels, got shape {tuple(latents.shape)}; "
-            "draw some with seeded_noise(pipe, seeds)"
-        )
     prompts = [prompt] if isinstance(prompt, str) else prompt
     count = max(len(prompts), len(latents))
     if len(prompts) not in (1, count) or len(latents) not in (1, count) or not len(prompts):
@@ -114,6 +108,11 @@ def sample(
     embeds, series = (x.to(pipe.device, pipe.unet.dtype) for x in (embeds, series))
     latents = latents.to(pipe.device, pipe.unet.dtype).expand(count, -1, -1, -1) * pipe.scheduler.init_noise_sigma
     series = series.expand(num_inference_steps, -1, -1, -1)
+    if series.shape[1] not in (1, count) or series.shape[2] != embeds.shape[1]:
+        raise ValueError(
+            f"the series is of shape {tuple(series.shape)}, step × sample × token × width: expected 1 or {count} "
+            f"samples and {embeds.shape[1]} tokens, as the prompts have"
+        )
     return _steps(pipe, latents, embeds.expand(count, -1, -1), series, guidance_scale)
 
 
@@ -157,7 +156,7 @@ def denoise(
     scheduler = scheduler_for(pipe, num_inference_steps)
     for index, t in enumerate(scheduler.timesteps[first:], first):
         # Gradients are off for the step alone: what runs between two steps is the caller's.
-        with torch.no_grad():
+        with spared("sampling", "give fewer latents or prompts at a time"), torch.no_grad():
             found = noise(index, t, scheduler.scale_model_input(latents, t))
             step = scheduler.step(found, t, latents)
             latents = settle(index, step.prev_sample)
@@ -171,6 +170,7 @@ def scheduler_for(pipe, num_inference_steps: int):
     return scheduler
 
 
+@checked()
 def finish(pipe, steps: Iterable[Step], progress: bool = True) -> list[Image.Image]:
     """Runs sampling to its end, and decodes what came out.
 
@@ -187,14 +187,15 @@ def finish(pipe, steps: Iterable[Step], progress: bool = True) -> list[Image.Ima
     """
     last = None
     with progress_bar(None, "sampling", progress) as bar:
-        for step in steps:
-            last = step
+        for step in checks.iterable("steps", steps):
+            last = checks.of(Step, "a Step, such as sample gives")("each of the steps", step)
             bar.update()
     if last is None:
         raise ValueError("expected at least one step, got none: has this iterator been used up before?")
     return decode(pipe, last.latents)
 
 
+@checked()
 def generate(
     pipe,
     prompt: Texts,
@@ -231,6 +232,7 @@ def generate(
     return to_pil(pixels)
 
 
+@spared("drawing pictures", "give a smaller batch_size")
 def generate_pixels(
     pipe,
     prompt: Texts,

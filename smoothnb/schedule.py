@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from smoothnb import checks
+
 Samples = Float[Tensor, "batch *shape"]
 """A batch of latents or pixels, of any shape."""
 PerSample = Float[Tensor, " batch"]
@@ -39,6 +41,8 @@ class Schedule:
             raise ValueError(
                 f"expected a prediction type of {' or '.join(PREDICTION_TYPES)}, got {self.prediction_type!r}"
             )
+        if checks.floating("alpha_bar", self.alpha_bar).ndim != 1 or not len(self.alpha_bar):
+            raise ValueError(f"expected ᾱ of each timestep in a row, got shape {tuple(self.alpha_bar.shape)}")
         if not ((self.alpha_bar > 0) & (self.alpha_bar < 1)).all():
             raise ValueError(
                 "expected ᾱ_t between 0 and 1, both excluded; a schedule with zero terminal SNR has no x̂_0 at its last "
@@ -97,3 +101,24 @@ class Schedule:
             return prediction.float()
         signal, sigma = self.scales(timesteps, x_t)
         return signal * prediction.float() + sigma * x_t.float()
+
+
+def check_problem(schedule: Schedule, timesteps: Timesteps, **samples: Samples) -> None:
+    """Raises ValueError or TypeError unless there is a timestep of the schedule for each sample, all of one shape."""
+    for name, batch in samples.items():
+        checks.floating(name, batch)
+    shapes = {name: tuple(batch.shape) for name, batch in samples.items()}
+    if len(set(shapes.values())) > 1 or min(len(shape) for shape in shapes.values()) < 2:
+        raise ValueError(f"expected batches of one shape, at least batch × values, got {shapes}")
+    places = {name: batch.device for name, batch in samples.items()}
+    if len(set(places.values())) > 1:
+        raise ValueError(f"expected batches on one device, got {places}")
+    count = len(next(iter(samples.values())))
+    if not isinstance(timesteps, Tensor) or timesteps.is_floating_point() or timesteps.dtype == torch.bool:
+        raise TypeError(f"expected timesteps as a tensor of whole numbers, got {checks.shown(timesteps)}")
+    if timesteps.shape != (count,) or timesteps.is_meta:
+        raise ValueError(f"expected {count} timesteps, one for each sample, got {checks.shown(timesteps)}")
+    if timesteps.device != next(iter(places.values())):
+        raise ValueError(f"expected timesteps on {next(iter(places.values()))}, got them on {timesteps.device}")
+    if count and not ((timesteps >= 0) & (timesteps < len(schedule))).all():
+        raise ValueError(f"expected timesteps from 0 to {len(schedule) - 1}, got {timesteps.tolist()[:5]}")

@@ -1,5 +1,7 @@
 """Descent on a small matrix, in the axes along which its gradients lie: SOAP (Vyas et al. 2024)."""
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -8,6 +10,7 @@ Matrices = Float[Tensor, "problem row column"]
 
 MOMENTUM = 0.5
 """Low, as a null-text embedding is sought in a few steps, each on a slightly different problem."""
+REMEMBERED = ("first", "second", "rows", "columns", "left", "right")
 MEMORY = 0.95
 """Weight of the past in the averages of squares."""
 
@@ -21,6 +24,18 @@ class Soap:
 
     def __init__(self) -> None:
         self._steps = 0
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What it knows of the problem, to go on from."""
+        return {"steps": torch.tensor(self._steps)} | {
+            name: getattr(self, f"_{name}") for name in REMEMBERED if self._steps
+        }
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Goes on from what `state_dict` gave."""
+        self._steps = int(state["steps"])
+        for name in REMEMBERED if self._steps else ():
+            setattr(self, f"_{name}", state[name])
 
     def direction(self, gradients: Matrices, turn: bool = True) -> Matrices:
         """The gradients, scaled in that basis; of unit root mean square for each problem, whatever their own scale.

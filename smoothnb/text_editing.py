@@ -8,10 +8,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from smoothnb import checks
+from smoothnb.arguments import checked
 from smoothnb.attention import Control, lend
 from smoothnb.images import to_pil
-from smoothnb.inversion import Inversion, prompts_for
+from smoothnb.inversion import INVERSION, Inversion, prompts_for
 from smoothnb.latents import seeded_noise
+from smoothnb.memory import spared
 from smoothnb.sampling import Step, denoise, embed, guided_noise, scheduler_for
 
 SWITCH = {"switch": 0.8, "attention": 0.6, "sdedit": 0.6}
@@ -48,6 +51,7 @@ class _Task:
         return len(self.null)
 
 
+@checked(inversion=INVERSION, switch=checks.number(), layout_switch=checks.number())
 def edit_text(
     pipe,
     inversion: Inversion,
@@ -140,6 +144,8 @@ def edit_text(
     return _attention(task, control, layout_switch * last)
 
 
+@checked(inversion=INVERSION, word=checks.text)
+@spared("looking at attention", "give the inversion of fewer pictures, inversion[i]")
 @torch.no_grad()
 def word_map(pipe, inversion: Inversion, word: str, every: int = 5) -> list[Image.Image]:
     """Where a word of the prompt is looked at while its picture is drawn: what `edit_text` blends by.
@@ -203,6 +209,8 @@ def _sdedit(task: _Task, seed: int | Sequence[int]) -> Iterator[Step]:
         raise ValueError("this switch leaves no step to draw: give a larger one")
     size = (side * task.pipe.vae_scale_factor for side in task.trajectory.shape[-2:])
     fresh = seeded_noise(task.pipe, seed, *size)
+    if fresh.ndim == 4 and len(fresh) not in (1, task.trajectory.shape[1]):
+        raise ValueError(f"expected one seed, or one for each of {task.trajectory.shape[1]} pictures, got {len(fresh)}")
     fresh = (fresh[None] if fresh.ndim == 3 else fresh).expand_as(task.trajectory[0])
     start = task.pipe.scheduler.add_noise(task.trajectory[0], fresh, timesteps[first])
     return denoise(task.pipe, start, noise, task.steps, first)

@@ -10,12 +10,19 @@ def open_weights(path: Path) -> Iterator:
     """A safetensors file, as `safetensors.safe_open` gives it.
 
     Raises:
+        FileNotFoundError: If there is no such file.
+        OSError: If it may not be read.
         ValueError: If it is a pickle, cut off or damaged.
     """
     from safetensors import SafetensorError, safe_open
 
-    with path.open("rb") as file:
-        begin = file.read(2)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path} (looked from {Path.cwd()})")
+    try:
+        with path.open("rb") as file:
+            begin = file.read(2)
+    except OSError as error:
+        raise OSError(f"cannot read {path}: {error}") from error
     if begin in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
         raise ValueError(
             f"{path} is a pickle, which can run any code when it is opened: expected safetensors. Convert it where "
@@ -25,4 +32,6 @@ def open_weights(path: Path) -> Iterator:
         with safe_open(path, "pt") as file:
             yield file
     except SafetensorError as error:
-        raise ValueError(f"{path} is cut off or damaged ({error}): download or copy it again") from None
+        raise ValueError(
+            f"{path} is cut off or damaged, or no safetensors file ({error}): download or copy it again"
+        ) from None

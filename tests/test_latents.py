@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from smoothnb import decode, encode, mix, seeded_noise, slerp
-from smoothnb.latents import picture_size
+from smoothnb.latents import decode_pixels, picture_size
 
 ratios = st.floats(0, 1)
 seeds = st.integers(0, 2**31 - 1)
@@ -174,7 +174,7 @@ def test_integers_raise_without_the_type_checker_too():
 
 def test_shapes_are_checked_while_tests_run(tiny_pipe):
     with pytest.raises(jaxtyping.TypeCheckError):
-        decode(tiny_pipe, torch.zeros(4, 4))
+        decode_pixels(tiny_pipe, torch.zeros(4, 4))
 
 
 def test_seeded_noise_is_what_diffusers_draws(tiny_pipe):

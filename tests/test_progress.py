@@ -1,5 +1,7 @@
 import pytest
+import tqdm.notebook
 
+from smoothnb import progress
 from smoothnb.progress import progress_bar
 
 
@@ -9,3 +11,25 @@ def test_bars_are_hidden_by_argument_or_environment(monkeypatch, capsys, variabl
     with progress_bar(3, "counting", shown) as bar:
         bar.update(3)
     assert ("counting" in capsys.readouterr().err) == visible
+
+
+@pytest.mark.parametrize("total", [5, None])
+@pytest.mark.parametrize("within", [False, True])
+def test_in_a_notebook_a_bar_that_is_interrupted_goes_away(monkeypatch, total, within):
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    monkeypatch.setattr(progress, "tqdm", tqdm.notebook.tqdm)
+    bars = []
+
+    def count():
+        with progress_bar(total, "counting") as bar:
+            bars.append(bar)
+            bar.update(2)
+            if within:
+                # As tqdm does when it is interrupted itself.
+                bar.disp(bar_style="danger")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        count()
+    (bar,) = bars
+    assert bar.container.layout.visibility == "hidden"

@@ -11,6 +11,8 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from smoothnb import arguments, checks
+from smoothnb.arguments import checked
 from smoothnb.dragging.features import Eye
 from smoothnb.dragging.moving import Move, Way, move
 from smoothnb.dragging.options import DragOptions
@@ -21,6 +23,7 @@ from smoothnb.dragging.request import PointList, Request
 from smoothnb.images import ImageLike, to_rgb
 from smoothnb.latents import decode, encode, picture_size
 from smoothnb.meanwhile import frozen
+from smoothnb.memory import spared
 from smoothnb.progress import progress_bar
 from smoothnb.sampling import embed
 
@@ -52,6 +55,14 @@ class Dragged:
     frame_steps: list[int] = field(repr=False)
 
 
+@checked(
+    prompt=checks.text,
+    options=checks.of(DragOptions, "DragOptions"),
+    guidance_scale=checks.number(),
+    handles=checks.several,
+    targets=checks.several,
+)
+@spared("dragging", "set options with lora_steps=0, fewer frames, or one block")
 def drag(
     pipe,
     image: ImageLike | None,
@@ -114,6 +125,7 @@ def drag(
         )
     if frames < 0 or frames == 1:
         raise ValueError(f"expected frames of 0 or at least 2, got {frames}")
+    arguments.steps("num_inference_steps", options.num_inference_steps, pipe)
     blocks, layers = len(pipe.unet.up_blocks), len(self_attention(pipe.unet))
     if not all(-blocks <= block < blocks for block in options.blocks):
         raise ValueError(f"expected blocks from {-blocks} to {blocks - 1}, as the UNet has them, got {options.blocks}")
@@ -192,10 +204,7 @@ def _optimize(
                     return moves, "steps"
         except KeyboardInterrupt:
             moves = moves or [Move(origin.states[-1], way.handles)]
-            warnings.warn(f"interrupted after {len(moves) - 1} steps: the best so far is drawn", stacklevel=3)
-        finally:
-            # In a notebook a bar that is not full would stay, in red.
-            bar.total = bar.n
+            warnings.warn(f"interrupted after {len(moves) - 1} steps: the best so far is drawn", stacklevel=5)
     return moves, "interrupted"
 
 

@@ -6,14 +6,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from smoothnb import checks
+from smoothnb.arguments import checked
 from smoothnb.dragging.features import Eye
-from smoothnb.inversion import Inversion
+from smoothnb.inversion import INVERSION, Inversion
+from smoothnb.memory import spared
 from smoothnb.sampling import embed, scheduler_for
 
 GRID = 64
 """Places along each side at which a point is looked for."""
 
 
+@checked(inversion=INVERSION, other=INVERSION, point=checks.pair, strength=checks.number(), blocks=checks.several)
+@spared("comparing features", "give blocks further down, such as (-2,)")
 @torch.no_grad()
 def point_map(
     pipe,
@@ -52,6 +57,10 @@ def point_map(
             f"expected two inversions of as many steps and strength in (0, 1], got {steps} and "
             f"{other.settings.num_inference_steps} steps, and {strength}"
         )
+    count = len(pipe.unet.up_blocks)
+    blocks = [checks.within(-count, count - 1)("blocks", block) for block in blocks]
+    if not blocks:
+        raise ValueError("expected blocks with at least one up block, got none")
     height, width = (side * pipe.vae_scale_factor for side in inversion.trajectory.shape[-2:])
     if not (len(point) == 2 and 0 <= point[0] <= width and 0 <= point[1] <= height):
         raise ValueError(f"expected a point (x, y) within 0 to {width} and 0 to {height}, got {tuple(point)}")

@@ -1,6 +1,8 @@
 """How a drag is carried out: settings, with those of DragDiffusion as published beside our own."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+
+from smoothnb import checks
 
 SHARES = {"radius": 1 / 8, "tracking_radius": 1 / 16, "spacing": 1 / 64, "stride": 1 / 8, "arrival": 1 / 16}
 """Lengths that are not given, as shares of the picture's shorter side."""
@@ -72,6 +74,19 @@ class DragOptions:
             if not good:
                 raise ValueError(f"expected {name} {what}, got {getattr(self, name)!r}")
 
+        for setting in fields(self):
+            value, name = getattr(self, setting.name), setting.name
+            if setting.type is int:
+                checks.whole()(name, value)
+            elif setting.type is bool:
+                checks.flag(name, value)
+            elif setting.type is float or (value is not None and setting.type == float | None):
+                checks.number()(name, value)
+        for block in checks.several("blocks", self.blocks):
+            checks.whole()("blocks", block)
+        if self.reference_layer is not None:
+            checks.whole(0)("reference_layer", self.reference_layer)
+        checks.seed("seed", self.seed)
         expect(self.num_inference_steps >= 1, "num_inference_steps", "of at least 1")
         expect(
             0 < self.strength <= 1 and self.count > 0,

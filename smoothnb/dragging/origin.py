@@ -99,7 +99,7 @@ class Origin:
         except KeyboardInterrupt:
             if step is None:
                 raise
-            warnings.warn("interrupted while sampling: the picture is what the model saw by then", stacklevel=3)
+            warnings.warn("interrupted while sampling: the picture is what the model saw by then", stacklevel=6)
             return step.x0
         return x
 

@@ -1,7 +1,7 @@
 """What shall be dragged where: points and mask, checked, and brought to the size that the model draws."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from smoothnb.checks import as_number, shown
 from smoothnb.images import ImageLike, to_rgb
 
 PointList = Sequence[Sequence[float]]
@@ -91,9 +92,9 @@ class Request:
 def _points(points: PointList, name: str, size: tuple[int, int]) -> list[tuple[float, float]]:
     found = []
     for point in points:
-        pair = tuple(float(x) for x in point)
-        if len(pair) != 2 or not all(map(math.isfinite, pair)):
-            raise ValueError(f"expected every {name} as (x, y) in pixels, got {point!r}")
+        pair = tuple(map(as_number, point)) if isinstance(point, Iterable) and getattr(point, "ndim", 1) else ()
+        if len(pair) != 2 or None in pair:
+            raise ValueError(f"expected every {name} as (x, y) in pixels, got {shown(point)}")
         if not (0 <= pair[0] <= size[1] and 0 <= pair[1] <= size[0]):
             raise ValueError(
                 f"the {name} ({_said(pair)}) lies outside the picture: expected x from 0 to {size[1]}, y from 0 to "

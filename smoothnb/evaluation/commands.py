@@ -8,7 +8,9 @@ from typing import Literal
 from tyro.conf import Positional
 
 from smoothnb import evaluation
+from smoothnb.evaluation.compare import save_plot
 from smoothnb.evaluation.istd import ISTD
+from smoothnb.evaluation.istd import walk as noises_of
 from smoothnb.evaluation.judges import PhotoJudge, ReaderJudge
 from smoothnb.evaluation.prompts import read_prompts
 from smoothnb.evaluation.report import report as write_report
@@ -17,6 +19,8 @@ from smoothnb.lora import set_smoothness
 from smoothnb.models import load_pipeline
 from smoothnb.postcards.stream import held_out_prompts, held_out_scenes
 from smoothnb.postcards.styles import render_in
+from smoothnb.sampling import generate
+from smoothnb.widgets.export import save_frames
 
 
 def istd(
@@ -83,8 +87,7 @@ def compare(results: Positional[tuple[Path, ...]], output: Path | None = None) -
     found = evaluation.compare({path.stem: ISTD.load(path) for path in results})
     print(found.table())
     if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        found.plot().savefig(output, dpi=120)
+        save_plot(found, output)
         print(f"wrote {output}")
 
 
@@ -139,6 +142,41 @@ def report(
         num_inference_steps, guidance_scale, walks, path_lengths, lpips=judge == "photo", batch_size=batch_size,
     )  # fmt: skip
     print(f"{found.table()}\nwrote {output / 'report.md'}")
+
+
+def walk(
+    models: Positional[tuple[str, ...]],
+    output: Path,
+    number: int = 0,
+    prompts: str = "postcard",
+    num_ratios: int = 25,
+    guidance_scale: float = 7.5,
+    num_inference_steps: int = 50,
+    seed: int = 0,
+    interval: int = 120,
+) -> None:
+    """Draws one of the walks that istd measures, models side by side.
+
+    Args:
+        models: As in `report`.
+        output: File to write: an animation (.gif, .mp4), or a strip (.png).
+        number: Of the walk, from 0: it has the prompt of this number, and the noises that istd gives it.
+        prompts: postcard, coco, a .json of COCO's captions, or a text file with one prompt a line.
+        num_ratios: Pictures on the walk, at least 2.
+        guidance_scale: At least 1.
+        num_inference_steps: Of the sampler.
+        seed: Of the noises.
+        interval: Between two pictures of an animation, in milliseconds.
+    """
+    prompt, rows = read_prompts(prompts, number + 1)[number], {}
+    for name, load in map(_candidate, models):
+        pipe = load()
+        rows[name] = generate(
+            pipe, prompt, latents=noises_of(pipe, number, num_ratios, seed), num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+        )  # fmt: skip
+    labels = [f"η = {i / (num_ratios - 1):.2f}" for i in range(num_ratios)]
+    print(f"{prompt!r}: wrote {save_frames(output, rows, labels, interval)}")
 
 
 def _candidate(spec: str) -> tuple[str, Callable]:

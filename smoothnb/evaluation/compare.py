@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from smoothnb import arguments, checks
+from smoothnb.arguments import checked
+from smoothnb.checkpoints import replacing
 from smoothnb.evaluation.bootstrap import Interval, change, interval
 from smoothnb.evaluation.istd import ISTD, istd
 from smoothnb.lora import blended
@@ -83,6 +86,7 @@ class Comparison:
         return figure
 
 
+@checked(prompts=checks.texts)
 def compare(
     candidates: Mapping[str, object], prompts: str | Sequence[str] = (), results: str | Path | None = None, **settings
 ) -> Comparison:
@@ -105,6 +109,8 @@ def compare(
     Raises:
         ValueError: If there are less than two, or they were measured with other prompts or settings; or as `istd`.
     """
+    if not isinstance(candidates, Mapping) or not all(isinstance(name, str) for name in candidates):
+        raise TypeError(f"expected candidates by name, got {checks.shown(candidates)}")
     if len(candidates) < 2:
         raise ValueError(f"expected at least two models to compare, got {len(candidates)}")
     if results is not None:
@@ -116,7 +122,8 @@ def compare(
         if isinstance(candidate, ISTD):
             found[name] = candidate
             continue
-        pipe, strength = candidate if isinstance(candidate, tuple) else (candidate, None)
+        pipe, strength = candidate if isinstance(candidate, tuple) and len(candidate) == 2 else (candidate, None)
+        arguments.pipeline(f"candidate {name!r}", pipe)
         file = None if results is None else Path(results) / f"{name}.jsonl"
         with nullcontext() if strength is None else blended(pipe, strength):
             found[name] = istd(pipe, prompts, results=file, **settings)
@@ -129,6 +136,24 @@ def compare(
                 f"models: {_short(getattr(result, what))} and {_short(getattr(base, what))}"
             )
     return Comparison(found)
+
+
+def save_plot(comparison: Comparison, path: Path) -> None:
+    """Writes the plot of a comparison, whole or not at all.
+
+    Args:
+        comparison: What `compare` gave.
+        path: A file that ends in .png, .svg or .pdf.
+
+    Raises:
+        ValueError: If the ending is another.
+        OSError: If it cannot be written.
+    """
+    form = path.suffix.lower().removeprefix(".")
+    if form not in ("png", "svg", "pdf"):
+        raise ValueError(f"expected a file that ends in .png, .svg or .pdf, got {path.name!r}")
+    with replacing(path) as partial:
+        comparison.plot().savefig(partial, dpi=120, format=form)
 
 
 def _short(what: object) -> str:

@@ -10,10 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from smoothnb import checks
+from smoothnb.arguments import checked
 from smoothnb.evaluation.bootstrap import Interval, interval
 from smoothnb.evaluation.record import Record, read_record
 from smoothnb.images import neighbour_distances
 from smoothnb.latents import seeded_noise, slerp
+from smoothnb.memory import spared
 from smoothnb.models import fingerprint
 from smoothnb.progress import progress_bar
 from smoothnb.sampling import embed, generate
@@ -75,6 +78,13 @@ class ISTD:
     settings: IstdSettings = field(default_factory=IstdSettings)
     model: str = ""
 
+    def __post_init__(self) -> None:
+        if checks.finite("distances", self.distances).ndim != 2 or len(self.distances) != len(self.prompts):
+            raise ValueError(
+                f"expected distances of prompt × step for {len(self.prompts)} prompts, got shape "
+                f"{tuple(self.distances.shape)}"
+            )
+
     @cached_property
     def deviations(self) -> Float[Tensor, " prompt"]:
         """Standard deviation of the distances of each prompt: ISTD is their mean."""
@@ -133,6 +143,7 @@ class ISTD:
         return f"ISTD {self.value:.2f} (95 %: {low:.2f} to {high:.2f}), {len(self.prompts)} prompts, model {self.model}"
 
 
+@checked(name=checks.text)
 def example_istd(name: str) -> ISTD:
     """What was measured of a postcard model with 500 prompts, and comes with the package.
 
@@ -157,6 +168,12 @@ def walk(
     return slerp(*seeded_noise(pipe, [first, first + 1], height, width), np.linspace(0, 1, num_ratios))
 
 
+SEED = checks.within(-(2**42), 2**42)
+"""Of walks: two seeds of torch are made of one of these."""
+
+
+@checked(prompts=checks.texts, num_ratios=checks.whole(), seed=SEED, correction=checks.whole())
+@spared("measuring ISTD", "give a smaller batch_size; what is in the file of results stays")
 def istd(
     pipe,
     prompts: str | Sequence[str],
@@ -211,8 +228,6 @@ def istd(
     prompts = (prompts,) if isinstance(prompts, str) else tuple(prompts)
     if not prompts:
         raise ValueError("expected at least one prompt, got none")
-    if batch_size < 1:
-        raise ValueError(f"expected batch_size of at least 1, got {batch_size}")
     from accelerate import PartialState
     from accelerate.utils import broadcast_object_list, gather_object
 

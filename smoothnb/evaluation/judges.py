@@ -11,12 +11,15 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
+from smoothnb import checks
+from smoothnb.arguments import checked
+from smoothnb.checks import expanded
 from smoothnb.evaluation.reconstruction import lpips_distances
 from smoothnb.images import to_pixels
 from smoothnb.postcards.captions import stated
 from smoothnb.postcards.reader import Reader, load_reader
 from smoothnb.postcards.scene import random_scenes
-from smoothnb.postcards.styles import render_in, style_of
+from smoothnb.postcards.styles import STYLES, render_in, style_of
 
 BATCH = 32
 HELD_OUT_REAL = (1 << 40) + 1
@@ -76,7 +79,10 @@ class ReaderJudge(Judge):
         style: Of the renders, one of `STYLES`; other than plain, adherence also says how many pictures have it.
     """
 
+    @checked(real_count=checks.whole(2), reader=checks.of(Reader, "a Reader"), style=checks.text)
     def __init__(self, real_count: int = 2048, reader: Reader | None = None, style: str = "plain"):
+        if style not in STYLES:
+            raise ValueError(f"expected a style of {', '.join(STYLES)}, got {style!r}")
         self.real_count, self.features, self.style = real_count, reader or load_reader(style=style), style
 
     def real(self) -> Iterator[Tensor]:
@@ -118,8 +124,9 @@ class PhotoJudge(Judge):
 
     features = 2048
 
+    @checked(clip=checks.text)
     def __init__(self, folder: str | Path, size: int = 512, clip: str = "openai/clip-vit-large-patch14"):
-        self.folder, self.size, self.clip = Path(folder).expanduser(), size, clip
+        self.folder, self.size, self.clip = expanded(folder), size, clip
         self._files = sorted(p for p in self.folder.glob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp"))
         if not self._files:
             raise ValueError(f"expected a folder of .jpg, .png or .webp pictures, found none in {self.folder}")

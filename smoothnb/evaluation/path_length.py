@@ -6,12 +6,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from smoothnb import checks
+from smoothnb.arguments import checked
 from smoothnb.evaluation.istd import walk
 from smoothnb.latents import slerp
+from smoothnb.memory import spared
 from smoothnb.progress import progress_bar
 from smoothnb.sampling import embed, generate_pixels
 
 
+@checked(epsilon=checks.number(), seed=checks.within(-(2**31), 2**32 - 1))
+@spared("measuring path lengths", "give a smaller batch_size")
 def path_lengths(
     pipe,
     prompts: Sequence[str],
@@ -50,6 +55,7 @@ def path_lengths(
     Raises:
         ValueError: If there are no prompts, or a number lies outside its range.
     """
+    prompts = [prompts] if isinstance(prompts, str) else prompts
     if not prompts or not 0 < epsilon < 1:
         raise ValueError(f"expected prompts and an epsilon in (0, 1), got {len(prompts)} prompts and {epsilon}")
     found = []
@@ -69,6 +75,12 @@ def path_lengths(
                 num_inference_steps=num_inference_steps, guidance_scale=guidance_scale, batch_size=batch_size,
                 progress=False,
             )  # fmt: skip
-            found.append(distances(pixels[::2], pixels[1::2]) / epsilon**2)
+            seen = distances(pixels[::2], pixels[1::2])
+            if not isinstance(seen, Tensor) or seen.shape != (len(numbers),):
+                raise ValueError(
+                    f"expected of distances a tensor with one for each of {len(numbers)} pairs, got "
+                    f"{checks.shown(seen)}"
+                )
+            found.append(seen / epsilon**2)
             bar.update(len(numbers))
     return torch.cat(found)

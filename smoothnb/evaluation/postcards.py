@@ -6,7 +6,9 @@ from pathlib import Path
 import torch
 from diffusers import StableDiffusionPipeline
 
+from smoothnb.checkpoints import replacing
 from smoothnb.evaluation.judges import ReaderJudge
+from smoothnb.images import save_picture
 from smoothnb.machine import describe
 from smoothnb.models import load_pipeline
 from smoothnb.postcards.reader import accuracy
@@ -45,19 +47,20 @@ def main(
         reader_count: Held-out renders for the Reader.
         output: Folder for figures.json, figures.md and sheet.png.
     """
-    output.mkdir(parents=True, exist_ok=True)
     pipe, judge = load_pipeline(model), ReaderJudge(4 * count)
     figures: dict = {f"reader_{k}": v for k, v in accuracy(judge.features, held_out_scenes(reader_count)).items()}
     figures |= vae_figures(pipe, count)
     prompts = held_out_prompts(count)
     pictures = generate_pixels(pipe, prompts, range(count), batch_size=32)
-    contact_sheet(pictures[:64]).save(output / "sheet.png")
+    save_picture(contact_sheet(pictures[:64]), output / "sheet.png")
     figures |= {f"adherence_{k}": v for k, v in judge.adherence(pictures, prompts).items()}
     figures["fid"] = judge.fid(pictures)
     figures["fid_floor"] = judge.fid(torch.cat([render(b) for b in _batches(held_out_scenes(count))]))
     machine = describe(pipe.device)
     table = "\n".join(["| figure | value |", "|---|---|", *(f"| {k} | {v:.3f} |" for k, v in figures.items())])
-    (output / "figures.json").write_text(json.dumps(figures | {"machine": machine, "count": count}, indent=1) + "\n")
+    with replacing(output / "figures.json") as partial:
+        partial.write_text(json.dumps(figures | {"machine": machine, "count": count}, indent=1) + "\n")
     on = ", ".join(f"{key} {value}" for key, value in machine.items())
-    (output / "figures.md").write_text(f"{table}\n\n{count} held-out prompts and renders; {on}.\n")
+    with replacing(output / "figures.md") as partial:
+        partial.write_text(f"{table}\n\n{count} held-out prompts and renders; {on}.\n", encoding="utf-8")
     print(table)

@@ -8,6 +8,10 @@ import urllib.request
 import zipfile
 from pathlib import Path
 
+from smoothnb import checks
+from smoothnb.arguments import checked
+from smoothnb.checkpoints import replacing
+from smoothnb.checks import expanded
 from smoothnb.postcards.stream import held_out_prompts
 from smoothnb.progress import progress_bar
 
@@ -18,6 +22,7 @@ USUAL = 500
 """Prompts in the paper."""
 
 
+@checked(seed=checks.seed)
 def read_prompts(source: str | Path = "postcard", count: int | None = None, seed: int = 0) -> list[str]:
     """Prompts, always the same for the same source, count and seed.
 
@@ -37,11 +42,9 @@ def read_prompts(source: str | Path = "postcard", count: int | None = None, seed
         ValueError: If a file holds no prompts, or fewer than asked for.
         OSError: If the download fails, or what came is not the file that it should be.
     """
-    if count is not None and count < 1:
-        raise ValueError(f"expected a count of at least 1, got {count}")
     if source == "postcard":
         return held_out_prompts(count or USUAL)
-    path = coco_captions() if source == "coco" else Path(source).expanduser()
+    path = coco_captions() if source == "coco" else expanded(source)
     if not path.is_file():
         raise FileNotFoundError(
             f"there is no file {path} (looked from {Path.cwd()}): give a text file of prompts, captions of COCO, "
@@ -50,7 +53,11 @@ def read_prompts(source: str | Path = "postcard", count: int | None = None, seed
     if path.suffix == ".json":
         found, count = _captions(path), count or USUAL
     else:
-        found = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"expected a text file of prompts in UTF-8, got {path}: {error}") from None
+        found = [line.strip() for line in lines if line.strip()]
     if not found:
         raise ValueError(f"{path} holds no prompts: expected one a line")
     if count is None or count == len(found):
@@ -93,10 +100,8 @@ def coco_captions(url: str = COCO, md5: str = COCO_MD5, cache: Path | None = Non
     archive = cache / "annotations.zip.partial"
     try:
         _download(url, archive, md5)
-        partial = kept.with_suffix(".partial")
-        with zipfile.ZipFile(archive) as opened:
+        with zipfile.ZipFile(archive) as opened, replacing(kept) as partial:
             partial.write_bytes(opened.read(COCO_CAPTIONS))
-        partial.replace(kept)
     finally:
         archive.unlink(missing_ok=True)
     return kept

@@ -9,11 +9,12 @@ from PIL import Image
 
 from smoothnb.checkpoints import replacing
 from smoothnb.evaluation.bootstrap import change, interval
-from smoothnb.evaluation.compare import Comparison, compare, unevenest
+from smoothnb.evaluation.compare import Comparison, compare, save_plot, unevenest
 from smoothnb.evaluation.istd import ISTD, istd, walk
 from smoothnb.evaluation.judges import Judge
 from smoothnb.evaluation.path_length import path_lengths
 from smoothnb.evaluation.reconstruction import reconstruction
+from smoothnb.images import save_picture
 from smoothnb.inversion import ddim_invert
 from smoothnb.latents import decode, encode
 from smoothnb.machine import describe
@@ -98,11 +99,12 @@ def report(
         uneven = unevenest(next(iter(results.values())), STRIPS)
         walks[name] = _walks(pipe, uneven, results[name], sampling)
     comparison = compare(results)
-    comparison.plot().savefig(output / "istd.png", dpi=120)
+    save_plot(comparison, output / "istd.png")
     rows = {f"{number} {name}": walks[name][number] for number in uneven for name in walks}
     etas = np.linspace(0, 1, len(next(iter(rows.values()))))
-    strip(rows, [f"{eta:.1f}" for eta in etas], 80).save(output / "strips.png")
-    (output / "report.md").write_text(_markdown(comparison, found))
+    save_picture(strip(rows, [f"{eta:.1f}" for eta in etas], 80), output / "strips.png")
+    with replacing(output / "report.md") as partial:
+        partial.write_text(_markdown(comparison, found), encoding="utf-8")
     return comparison
 
 
@@ -112,12 +114,15 @@ class _Found:
     def __init__(self, path: Path, settings: dict):
         self.path, self.settings, self.models, self.machine = path, settings, {}, {}
         if path.is_file():
-            there = json.loads(path.read_text(encoding="utf-8"))
+            try:
+                there = json.loads(path.read_text(encoding="utf-8"))
+                self.models, self.machine, _ = there["models"], there["machine"], there["settings"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(f"{path} holds no report ({error}): name another folder, or remove it") from None
             if there["settings"] != settings:
                 raise ValueError(
                     f"{path} was measured with {there['settings']}, not {settings}: name another folder, or give these"
                 )
-            self.models, self.machine = there["models"], there["machine"]
 
     def of(self, name: str, model: str) -> dict:
         """The measures of one model, by name; new ones go in here."""

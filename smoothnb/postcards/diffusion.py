@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from smoothnb.checkpoints import replacing
+from smoothnb.images import save_picture
 from smoothnb.models import load_pipeline
 from smoothnb.objective import offset_noise
 from smoothnb.postcards.captions import build_tokenizer, caption, vocabulary
@@ -152,7 +154,8 @@ def latent_pool(config: DiffusionConfig, vae: AutoencoderKL) -> Tensor:
         pictures = render_in(config.style, list(itertools.islice(scenes, 32)), device=config.device)
         parts.append((vae.encode(pictures * 2 - 1).latent_dist.mean * vae.config.scaling_factor).half().cpu())
     latents = torch.cat(parts)[: config.pool]
-    save_file({"latents": latents}, path)
+    with replacing(path) as partial:
+        save_file({"latents": latents}, partial)
     return latents
 
 
@@ -208,7 +211,7 @@ def train(config: DiffusionConfig) -> StableDiffusionPipeline:
         generator = torch.Generator().manual_seed(0)
         prompts = held_out_prompts(8)
         pictures = pipe(prompts, num_inference_steps=20, generator=generator, output_type="pt").images
-        contact_sheet(pictures, columns=8).save(config.output / f"sheet-{step:06d}.png")
+        save_picture(contact_sheet(pictures, columns=8), config.output / f"sheet-{step:06d}.png")
 
     # Fine-tuning, as most of the community does it, by AdamW alone: Muon would take longer than the small batches.
     optimize = (

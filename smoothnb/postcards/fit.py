@@ -9,7 +9,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from smoothnb.checkpoints import save_atomically
+from smoothnb.checkpoints import load_checkpoint, save_atomically
 
 
 def warmup_cosine(step: int, steps: int, warmup: int) -> float:
@@ -57,7 +57,7 @@ def fit(
     ema = EMAModel(model.parameters(), decay=ema_decay, use_ema_warmup=True, power=3 / 4)
     start = 0
     if checkpoint.exists():
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        state = load_checkpoint(checkpoint)
         model.load_state_dict(state["model"])
         for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)

@@ -8,7 +8,9 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from smoothnb.images import to_pil
+from smoothnb.arguments import checked
+from smoothnb.checks import text
+from smoothnb.images import save_picture, to_pil
 from smoothnb.postcards.render import render
 from smoothnb.postcards.scene import Scene
 from smoothnb.sources import data_folder
@@ -47,6 +49,7 @@ def picture(scene: Scene, size: int = 128) -> Image.Image:
     return to_pil(render([scene], size))[0]
 
 
+@checked(name=text)
 def example_picture(name: str) -> tuple[Image.Image, str]:
     """A picture that ships with the package, and a prompt that says what is on it.
 
@@ -102,9 +105,8 @@ def write_pictures(output: Path = Path("data/pictures"), size: int = 256) -> Non
         output: Folder for the PNGs.
         size: Side of the pictures in pixels.
     """
-    output.mkdir(parents=True, exist_ok=True)
     renders = dict(zip(EXAMPLES, render([scene for _, scene in EXAMPLES.values()], size), strict=True))
     odd = beyond(size)
     renders |= {name: odd[prompt] for name, prompt in BEYOND.items()}
     for name, picture in zip(renders, to_pil(torch.stack(list(renders.values()))), strict=True):
-        picture.save(output / f"{name}.png", optimize=True)
+        save_picture(picture, output / f"{name}.png", optimize=True)

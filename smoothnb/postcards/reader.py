@@ -11,15 +11,17 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from smoothnb.checkpoints import replacing
 from smoothnb.postcards.fit import fit
 from smoothnb.postcards.muon import optimizers
 from smoothnb.postcards.scene import EXTENT, FACTORS, Scene, random_scenes
 from smoothnb.postcards.stream import held_out_scenes
 from smoothnb.postcards.styles import render_in
 from smoothnb.sources import data_folder
+from smoothnb.weights import open_weights
 
 
 @dataclass(frozen=True)
@@ -119,8 +121,12 @@ def load_reader(path: Path | None = None, device: torch.device | str = "cpu", st
     """The trained Reader that comes with the package for a style, or one from a file of the same shape."""
     reader = Reader()
     folder = data_folder() if style == "plain" else data_folder() / f"postcard-{style}"
-    weights = load_file(path or folder / "reader.safetensors")
-    reader.load_state_dict({name: value.float() for name, value in weights.items()})
+    path = path or folder / "reader.safetensors"
+    with open_weights(path) as file:
+        weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+    if {name: value.shape for name, value in weights.items()} != {n: v.shape for n, v in reader.state_dict().items()}:
+        raise ValueError(f"{path} holds no Reader: expected one that `smoothnb train-postcard reader` wrote")
+    reader.load_state_dict(weights)
     return reader.to(device).eval().requires_grad_(False)
 
 
@@ -210,7 +216,9 @@ def train(config: ReaderConfig) -> Reader:
         optimizers=optimizers(reader, config.learning_rate, config.muon_learning_rate),
         checkpoint=config.output / "checkpoint.pt", on_save=report,
     )  # fmt: skip
-    save_file({k: v.half().contiguous() for k, v in reader.state_dict().items()}, config.output / "reader.safetensors")
+    weights = {k: v.half().contiguous() for k, v in reader.state_dict().items()}
+    with replacing(config.output / "reader.safetensors") as partial:
+        save_file(weights, partial)
     return reader
 
 

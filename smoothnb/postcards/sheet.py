@@ -7,6 +7,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from smoothnb.images import save_picture
 from smoothnb.postcards.render import render
 from smoothnb.postcards.scene import random_scenes
 
@@ -37,4 +38,4 @@ def render_sheet(
     """
     stream = random_scenes(seed)
     pictures = [render([next(stream) for _ in range(min(16, count - i))], size) for i in range(0, count, 16)]
-    contact_sheet(torch.cat(pictures), columns).save(output)
+    save_picture(contact_sheet(torch.cat(pictures), columns), output)

@@ -7,6 +7,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
+from smoothnb.images import save_picture
 from smoothnb.postcards.fit import fit
 from smoothnb.postcards.muon import optimizers
 from smoothnb.postcards.render import render
@@ -107,7 +108,7 @@ def train(config: VAEConfig) -> AutoencoderKL:
         rebuilt = (vae.decode(vae.encode(pictures * 2 - 1).latent_dist.mean).sample / 2 + 0.5).clamp(0, 1)
         print(f"step {step}: {psnr(rebuilt, pictures).mean():.2f} dB on held-out renders", flush=True)
         rows = torch.stack([pictures[:8], rebuilt[:8], pictures[8:16], rebuilt[8:16]]).flatten(0, 1)
-        contact_sheet(rows, columns=8).save(config.output / f"sheet-{step:05d}.png")
+        save_picture(contact_sheet(rows, columns=8), config.output / f"sheet-{step:05d}.png")
 
     config.output.mkdir(parents=True, exist_ok=True)
     fit(

@@ -1,8 +1,10 @@
 """Settings of a training."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args, get_origin
+
+from smoothnb import checks
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,22 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for setting in fields(self):
+            value, name = getattr(self, setting.name), setting.name
+            if setting.type is int:
+                checks.whole()(name, value)
+            elif setting.type is float or (name == "min_snr_gamma" and value is not None):
+                checks.number()(name, value)
+            elif setting.type is str:
+                checks.text(name, value)
+            elif setting.type is bool:
+                checks.flag(name, value)
+            elif get_origin(setting.type) is Literal and value not in get_args(setting.type):
+                raise ValueError(f"expected {name} as one of {get_args(setting.type)}, got {value!r}")
+        checks.path("output_dir", self.output_dir)
+        for name in ("height", "width"):
+            if getattr(self, name) is not None:
+                checks.whole(1)(name, getattr(self, name))
         at_least = {
             "steps": 1, "batch_size": 1, "gradient_accumulation_steps": 1, "regularize_every": 1, "checkpoint_every": 1,
             "keep_checkpoints": 1, "rank": 0, "warmup_steps": 0, "strip_every": 0, "regularizer_weight": 0,

@@ -10,8 +10,11 @@ from pathlib import Path
 
 import torch
 
+from smoothnb import checks
+from smoothnb.arguments import checked
 from smoothnb.lora import lora_of
 from smoothnb.lora_files import WEIGHTS, export_lora
+from smoothnb.memory import spared
 from smoothnb.progress import progress_bar
 from smoothnb.training.config import TrainConfig
 from smoothnb.training.trainer import Progress, Trainer
@@ -36,6 +39,12 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before)
 
 
+@checked(config=checks.of(TrainConfig, "a TrainConfig"))
+@spared(
+    "training",
+    "give a smaller batch_size and as many times more gradient_accumulation_steps, gradient_checkpointing=True, or "
+    'mixed_precision="bf16"',
+)
 def train(config: TrainConfig, on_step: Callable[[Progress], None] | None = None) -> Path:
     """Trains a smooth LoRA and saves it in diffusers' format.
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from smoothnb.checkpoints import latest_checkpoint, save_checkpoint
+from smoothnb.checkpoints import latest_checkpoint, load_latest, save_checkpoint
 from smoothnb.datasets import open_data
+from smoothnb.images import save_picture
 from smoothnb.latents import encode_pixels, picture_size, seeded_noise, slerp
 from smoothnb.lora import add_lora
 from smoothnb.models import load_pipeline
@@ -190,15 +191,17 @@ class Trainer:
         return save_checkpoint(state, self.config.output_dir, self.step, self.config.keep_checkpoints)
 
     def restore(self) -> None:
-        """Goes back to the newest checkpoint, if there is one.
+        """Goes back to the newest checkpoint that can be read, if there is one; those that are damaged are named.
 
         Raises:
-            ValueError: If it was written with other settings.
+            ValueError: If it was written with other settings, or none can be read.
         """
-        path = latest_checkpoint(self.config.output_dir)
-        if path is None:
+        found = load_latest(self.config.output_dir)
+        if found is None:
             return
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        path, state = found
+        if missing := {"config", "weights", "optimizer", "scheduler", "a", "scaler", "step"} - state.keys():
+            raise ValueError(f"{path} is no checkpoint of a training: it lacks {', '.join(sorted(missing))}. Remove it")
         then, now = json.loads(state["config"]), json.loads(json.dumps(asdict(self.config), default=str))
         differing = [name for name in now if name not in MAY_CHANGE and then.get(name) != now[name]]
         if differing:
@@ -220,4 +223,6 @@ class Trainer:
         a, b = seeded_noise(self.pipe, [0, 1])
         etas = [i / 10 for i in range(11)]
         frames = generate(self.pipe, self.config.strip_prompt, latents=slerp(a, b, etas), progress=False)
-        strip(frames, [f"{eta:.1f}" for eta in etas]).save(self.config.output_dir / f"strip-{self.step:06d}.png")
+        save_picture(
+            strip(frames, [f"{eta:.1f}" for eta in etas]), self.config.output_dir / f"strip-{self.step:06d}.png"
+        )

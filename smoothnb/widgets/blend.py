@@ -4,7 +4,16 @@ from collections.abc import Mapping, Sequence
 
 import traitlets
 
+from smoothnb import checks
+from smoothnb.arguments import checked
 from smoothnb.widgets.mixing import MixingSlider, Row
+
+
+def by_smoothness(name: str, value: object, _: object = None) -> Mapping[float, Row]:
+    """Rows by smoothness."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"expected {name} by smoothness, got {checks.shown(value)}")
+    return {checks.number(0)("smoothness", level): row for level, row in value.items()}
 
 
 class BlendSlider(MixingSlider):
@@ -27,6 +36,7 @@ class BlendSlider(MixingSlider):
     _control = traitlets.Unicode("blend").tag(sync=True)
     smoothness = traitlets.Float(0.0)
 
+    @checked(frames=by_smoothness, width=checks.whole(1), etas=checks.reals)
     def __init__(
         self,
         frames: Mapping[float, Row],

@@ -10,6 +10,8 @@ import numpy as np
 import traitlets
 from PIL import Image
 
+from smoothnb import checks
+from smoothnb.arguments import checked
 from smoothnb.images import ImageLike, to_rgb
 
 HERE = Path(__file__).parent
@@ -58,6 +60,7 @@ class DragCanvas(anywidget.AnyWidget):
     # While true, nothing can be drawn.
     _busy = traitlets.Bool(False).tag(sync=True)
 
+    @checked(handles=checks.several, targets=checks.several, width=checks.whole(1))
     def __init__(
         self,
         picture: ImageLike,
@@ -165,7 +168,9 @@ def _rows(given: Sequence, size: tuple[int, int], expected: str) -> list[list[fl
     """Points, or arrows of two points each, to a tenth of a pixel."""
     columns = expected.count(",") + 1
     try:
-        rows = np.asarray(given, dtype=float) if len(given) else np.empty((0, columns))
+        # numpy takes texts and booleans for numbers too.
+        odd = any(isinstance(x, str | bool | np.bool_) for row in given for x in row)
+        rows = np.asarray([] if odd else given, dtype=float) if len(given) else np.empty((0, columns))
     except (TypeError, ValueError):
         rows = np.empty(0)
     if rows.ndim != 2 or rows.shape[1] != columns:

@@ -8,6 +8,8 @@ import ipywidgets as widgets
 import numpy as np
 from PIL import Image
 
+from smoothnb import checks
+from smoothnb.arguments import checked
 from smoothnb.dragging import Dragged, DragOptions, drag
 from smoothnb.images import ImageLike, to_pil, to_pixels
 from smoothnb.latents import picture_size
@@ -56,6 +58,9 @@ class DragEditor(widgets.VBox):
 
     _drawer: Drawing | None = None
 
+    @checked(
+        prompt=checks.text, frames=checks.whole(), width=checks.whole(1), options=checks.of(DragOptions, "DragOptions")
+    )
     def __init__(
         self,
         pipe,
@@ -81,6 +86,9 @@ class DragEditor(widgets.VBox):
         self._begin = widgets.Button(description="drag", button_style="primary")
         # As the canvas's own, in both versions of ipywidgets.
         self._begin.style.button_color = "#2f6690"
+        # In the dark theme it would be black; ipywidgets 7 has no colour of the text.
+        if self._begin.style.has_trait("text_color"):
+            self._begin.style.text_color = "#ffffff"
         self._end = widgets.Button(description="stop", layout=widgets.Layout(visibility="hidden"))
         # A second click of two may come once the first has begun.
         self._begin.on_click(lambda _: None if self.canvas._busy else self.drag())

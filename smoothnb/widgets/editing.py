@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import ipywidgets as widgets
 from PIL import Image
 
+from smoothnb import checks
+from smoothnb.arguments import checked
 from smoothnb.images import ImageLike, to_pil, to_pixels
 from smoothnb.inversion import Inversion, ddim_invert
 from smoothnb.latents import picture_size
@@ -46,6 +48,10 @@ class EditSlider(widgets.VBox):
         ValueError: As `edit_text`, for the prompts given at first.
     """
 
+    @checked(
+        source_prompt=checks.text, target_prompt=checks.text, answer=checks.function, invert=checks.function,
+        switches=checks.reals, width=checks.whole(1),
+    )  # fmt: skip
     def __init__(
         self,
         pipe,

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from smoothnb.checkpoints import replacing
+from smoothnb.images import save_picture
 from smoothnb.widgets.strips import strip
 
 ENDINGS = (".gif", ".mp4", ".png")
@@ -40,9 +42,8 @@ def save_frames(
         raise ValueError(f"expected a file name that ends in .gif, .mp4 or .png, got {path.name!r}")
     if ending == ".mp4":
         ffmpeg = _ffmpeg()
-    path.parent.mkdir(parents=True, exist_ok=True)
     if ending == ".png":
-        strip(rows, labels).save(path)
+        save_picture(strip(rows, labels), path)
         return path
 
     there = [
@@ -51,15 +52,18 @@ def save_frames(
     ]
     pictures = there + there[-2:0:-1]
     if ending == ".gif":
-        pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=interval, loop=0)
+        save_picture(pictures[0], path, save_all=True, append_images=pictures[1:], duration=interval, loop=0)
     else:
         # H.264 wants even sides.
         box = (0, 0, pictures[0].width // 2 * 2, pictures[0].height // 2 * 2)
-        writer = ffmpeg.write_frames(str(path), box[2:], fps=1000 / interval, quality=8, macro_block_size=2)
-        writer.send(None)
-        for picture in pictures:
-            writer.send(np.ascontiguousarray(picture.crop(box)))
-        writer.close()
+        with replacing(path) as partial:
+            writer = ffmpeg.write_frames(
+                str(partial), box[2:], fps=1000 / interval, quality=8, macro_block_size=2, output_params=["-f", "mp4"]
+            )
+            writer.send(None)
+            for picture in pictures:
+                writer.send(np.ascontiguousarray(picture.crop(box)))
+            writer.close()
     return path
 
 

@@ -1,14 +1,20 @@
 """A plot that grows while something runs."""
 
+import base64
+import html
 import io
+import numbers
 import statistics
 import time
 
 import ipywidgets as widgets
 from PIL import Image
 
+from smoothnb import checks
+from smoothnb.arguments import checked
 
-class LivePlot(widgets.Image):
+
+class LivePlot(widgets.HTML):
     """Named numbers as dots, one panel for each name, drawn anew while they come in; a line is the mean of ten.
 
     Args:
@@ -17,10 +23,11 @@ class LivePlot(widgets.Image):
         interval: Least time between two drawings, in seconds, as each takes a tenth of one.
     """
 
+    @checked(names=checks.texts, width=checks.whole(1))
     def __init__(self, *names: str, width: int = 720, interval: float = 0.5):
-        super().__init__(format="png", layout=widgets.Layout(width=f"{width}px", height="auto"))
+        super().__init__()
         self.values: dict[str, list[tuple[int, float]]] = {name: [] for name in names}
-        self.interval, self._inches, self._drawn = interval, width / 100, 0.0
+        self.interval, self._width, self._drawn = interval, width, 0.0
         self.draw()
 
     def __repr__(self) -> str:
@@ -28,9 +35,10 @@ class LivePlot(widgets.Image):
 
     def add(self, step: int, **values: float | None) -> None:
         """Takes the numbers of one step in; names that are not plotted, and None, are passed over."""
+        checks.whole()("step", step)
         for name in self.values.keys() & values.keys():
             if values[name] is not None:
-                self.values[name].append((step, values[name]))
+                self.values[name].append((step, _plotted(name, values[name])))
         if time.monotonic() - self._drawn >= self.interval:
             self.draw()
 
@@ -39,7 +47,7 @@ class LivePlot(widgets.Image):
         from matplotlib.figure import Figure
 
         # Not through pyplot: it would show the figure a second time, below the cell.
-        figure = Figure(figsize=(self._inches, 2.2), dpi=100, layout="constrained")
+        figure = Figure(figsize=(self._width / 100, 2.2), dpi=100, layout="constrained")
         panels = figure.subplots(1, len(self.values), squeeze=False)[0]
         for panel, (name, points) in zip(panels, self.values.items(), strict=True):
             steps, values = zip(*points, strict=True) if points else ((), ())
@@ -51,9 +59,24 @@ class LivePlot(widgets.Image):
             panel.tick_params(labelsize=8)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png")
-        self.value, self._drawn = buffer.getvalue(), time.monotonic()
+        self._png, self._drawn = buffer.getvalue(), time.monotonic()
+        # In words too, for readers of the screen. An `Image` of ipywidgets takes none.
+        last = [f"{name} {points[-1][1]:.3g}" for name, points in self.values.items() if points]
+        said = html.escape(f"plot of {', '.join(self.values)}; {', '.join(last) or 'no steps yet'}")
+        self.value = (
+            f'<img alt="{said}" width="{self._width}" style="max-width:100%;aspect-ratio:{figure.bbox.width:g}/'
+            f'{figure.bbox.height:g};background:white" src="data:image/png;base64,'
+            f'{base64.b64encode(self._png).decode()}">'
+        )
 
     def picture(self) -> Image.Image:
         """The plot as it stands, for places where no widgets run."""
         self.draw()
-        return Image.open(io.BytesIO(self.value))
+        return Image.open(io.BytesIO(self._png))
+
+
+def _plotted(name: str, value: object) -> float:
+    """A number as a dot; NaN and infinity leave a gap."""
+    if not isinstance(value, numbers.Real):
+        value = checks.number()(name, value)
+    return float(value)

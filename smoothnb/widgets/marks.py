@@ -6,6 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
+from smoothnb import checks
+from smoothnb.arguments import checked
+from smoothnb.widgets.strips import picture as rgb
+
 Points = Sequence[Sequence[float]]
 """(x, y) in pixels of the picture."""
 FROM, TO, WAY = (214, 69, 65), (47, 102, 144), (255, 255, 255)
@@ -14,6 +18,12 @@ DIMMED = 0.45
 """How bright the picture is where it may not change."""
 
 
+def spots(name: str, value: object, _: object = None) -> list[tuple[float, float]]:
+    """The rule for points."""
+    return [checks.pair(name, point) for point in checks.several(name, value)]
+
+
+@checked(picture=rgb, handles=spots, targets=spots, paths=checks.several, width=checks.whole(1))
 def mark(
     picture: Image.Image,
     handles: Points = (),
@@ -40,11 +50,14 @@ def mark(
     """
     if len(targets) not in (0, len(handles)):
         raise ValueError(f"expected no targets or one for each of {len(handles)} handles, got {len(targets)}")
+    paths = [spots("paths", path) for path in paths]
+    if mask is not None and not isinstance(mask, Image.Image):
+        raise TypeError(f"expected mask as a PIL image, got {checks.shown(mask)}")
     if mask is not None and mask.size != picture.size:
         raise ValueError(f"expected a mask of the picture's size, {picture.size}, got {mask.size}")
     scale = width / picture.width
-    size = (width, round(picture.height * scale))
-    sheet = picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    size = (width, max(1, round(picture.height * scale)))
+    sheet = picture.resize(size, Image.Resampling.LANCZOS)
     if mask is not None:
         darker = Image.fromarray((np.asarray(sheet) * DIMMED).astype(np.uint8))
         sheet = Image.composite(sheet, darker, mask.convert("L").resize(size))
@@ -52,15 +65,15 @@ def mark(
     sheet = sheet.resize((2 * size[0], 2 * size[1]))
     draw = ImageDraw.Draw(sheet)
     unit = max(3.0, width / 26)
-    spots = [[_at(points, 2 * scale) for points in group] for group in ([handles], [targets], paths)]
-    for path in spots[2]:
+    groups = [[_at(points, 2 * scale) for points in group] for group in ([handles], [targets], paths)]
+    for path in groups[2]:
         draw.line(path, WAY, round(unit / 3))
         for x, y in path:
             _dot(draw, x, y, unit * 0.45, WAY)
-    for start, end in zip(spots[0][0], spots[1][0], strict=False):
+    for start, end in zip(groups[0][0], groups[1][0], strict=False):
         _arrow(draw, start, end, unit)
         _dot(draw, *end, unit, TO)
-    for start in spots[0][0]:
+    for start in groups[0][0]:
         _dot(draw, *start, unit, FROM)
     return sheet.resize(size, Image.Resampling.LANCZOS)
 

@@ -7,9 +7,11 @@ from pathlib import Path
 import traitlets
 from PIL import Image
 
+from smoothnb import checks
+from smoothnb.arguments import checked
 from smoothnb.widgets.drawing import Drawing
 from smoothnb.widgets.export import save_frames
-from smoothnb.widgets.strips import rows_of
+from smoothnb.widgets.strips import rows, rows_of
 from smoothnb.widgets.viewer import FrameViewer
 
 Row = Sequence[Image.Image] | Iterator[Image.Image]
@@ -56,6 +58,7 @@ class MixingSlider(FrameViewer):
     value = traitlets.Float(0.0)
     _drawer: Drawing | None = None
 
+    @checked(frames=rows, etas=checks.reals, labels=checks.several, width=checks.whole(1), axis=checks.text)
     def __init__(
         self,
         frames: Row | Mapping[str, Row],
@@ -123,6 +126,7 @@ class MixingSlider(FrameViewer):
         self.stop()
         super().close()
 
+    @checked(size=checks.whole(1))
     def save(self, path: str | Path, size: int = 256) -> Path:
         """Writes the frames to a file, when all are there: an animation there and back (.gif, .mp4), or a strip (.png).
 

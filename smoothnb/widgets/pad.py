@@ -8,10 +8,14 @@ import numpy as np
 import traitlets
 from PIL import Image
 
+from smoothnb import checks
+from smoothnb.arguments import checked
+from smoothnb.images import save_picture
 from smoothnb.widgets.strips import MARGIN, rows_of, strip
 from smoothnb.widgets.viewer import FrameViewer
 
 
+@checked(rows=checks.whole(), columns=checks.whole())
 def pad_weights(rows: int, columns: int | None = None) -> np.ndarray:
     """Weights of four noises over a grid, for `mix`: bilinear in how far right (u) and how far down (v) a point lies.
 
@@ -63,6 +67,7 @@ class MixingPad(FrameViewer):
     u = traitlets.Float(0.0)
     v = traitlets.Float(0.0)
 
+    @checked(frames=checks.several, columns=checks.whole(), width=checks.whole(1))
     def __init__(
         self,
         frames: Sequence[Image.Image],
@@ -74,8 +79,9 @@ class MixingPad(FrameViewer):
         columns = math.isqrt(count) if columns is None else columns
         if columns < 2 or count % columns or count // columns < 2:
             raise ValueError(f"expected at least two rows of {max(2, columns)} frames, got {count} frames")
-        if len(corners) != 4:
-            raise ValueError(f"expected four names of corners, got {len(corners)}")
+        if not isinstance(corners, Sequence) or len(corners) != 4:
+            count = len(corners) if isinstance(corners, Sequence) else checks.shown(corners)
+            raise ValueError(f"expected four names of corners, got {count}")
         rows = rows_of({f"row {i}": frames[i * columns : (i + 1) * columns] for i in range(count // columns)})
         self.corners = list(corners)
         self._us, self._vs = (np.linspace(0, 1, n).tolist() for n in (columns, len(rows)))
@@ -114,10 +120,8 @@ class MixingPad(FrameViewer):
         Raises:
             ValueError: If pillow does not know the ending.
         """
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.sheet(size).save(path)
-        return path
+        save_picture(self.sheet(size), Path(path))
+        return Path(path)
 
     @traitlets.validate("u", "v")
     def _valid_ratio(self, proposal: dict) -> float:

@@ -1,16 +1,36 @@
 """Static strips of frames: what a slider shows, for places where no widget runs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
 from PIL import Image, ImageChops, ImageDraw, ImageFont
+
+from smoothnb import checks
+from smoothnb.arguments import checked
+from smoothnb.images import to_rgb
 
 Frames = Sequence[Image.Image] | Mapping[str, Sequence[Image.Image]]
 """Frames of one path, or several paths by name."""
 
 INK = "#444444"
 MARGIN = 6
+
+
+def rows(name: str, value: object, _: object = None) -> Mapping | Sequence | Iterator:
+    """The rule for frames: one row, or rows by name."""
+    given = list(value.values()) if isinstance(value, Mapping) else [value]
+    for row in given:
+        checks.several(name, row) if not isinstance(row, Iterator) else row
+    return value
+
+
+def picture(name: str, value: object, _: object = None) -> Image.Image:
+    """The rule for a PIL image."""
+    if not isinstance(value, Image.Image):
+        raise TypeError(f"expected {name} as a PIL image, got {checks.shown(value)}")
+    found = to_rgb(value)
+    return value if value.mode == "RGB" and not value.getexif() else found
 
 
 def rows_of(frames: Frames) -> dict[str, list[Image.Image]]:
@@ -30,6 +50,8 @@ def rows_of(frames: Frames) -> dict[str, list[Image.Image]]:
         for frame in row:
             if not isinstance(frame, Image.Image):
                 raise TypeError(f"expected frames as PIL images, got {type(frame).__name__}")
+            if 0 in frame.size:
+                raise ValueError(f"expected frames with pixels in them, got one of {frame.width}×{frame.height}")
     return rows
 
 
@@ -41,6 +63,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
 
 
+@checked(frames=rows, labels=checks.several, size=checks.whole(1))
 def strip(frames: Frames, labels: Sequence[str] | None = None, size: int = 112) -> Image.Image:
     """Lays frames side by side on white, the columns labelled above, rows named on the left.
 
@@ -70,16 +93,17 @@ def strip(frames: Frames, labels: Sequence[str] | None = None, size: int = 112) 
     sheet = Image.new("RGB", (left + columns * (size + MARGIN), top + len(rows) * (height + MARGIN)), "white")
     draw = ImageDraw.Draw(sheet)
     for column, label in enumerate(labels or ()):
-        draw.text((left + column * (size + MARGIN) + size / 2, MARGIN / 2), label, INK, font, anchor="ma")
+        draw.text((left + column * (size + MARGIN) + size / 2, MARGIN / 2), str(label), INK, font, anchor="ma")
     for r, (name, row) in enumerate(rows.items()):
         y = top + r * (height + MARGIN)
         draw.text((MARGIN, y + height / 2), name, INK, font, anchor="lm")
         for column, frame in enumerate(row):
-            small = frame.convert("RGB").resize((size, height), Image.Resampling.LANCZOS)
+            small = to_rgb(frame).resize((size, height), Image.Resampling.LANCZOS)
             sheet.paste(small, (left + column * (size + MARGIN), y))
     return sheet
 
 
+@checked(a=picture, b=picture, gain=checks.number(0))
 def difference(a: Image.Image, b: Image.Image, gain: float = 3.0) -> Image.Image:
     """Where two pictures differ: black where they are alike, the brighter the more they are not.
 
@@ -91,7 +115,6 @@ def difference(a: Image.Image, b: Image.Image, gain: float = 3.0) -> Image.Image
     Returns:
         A grey picture in mode RGB.
     """
-    a, b = a.convert("RGB"), b.convert("RGB")
     b = b if b.size == a.size else b.resize(a.size, Image.Resampling.LANCZOS)
     channels = ImageChops.difference(a, b).split()
     most = ImageChops.lighter(ImageChops.lighter(*channels[:2]), channels[2])

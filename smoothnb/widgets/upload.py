@@ -6,7 +6,9 @@ from collections.abc import Mapping
 import ipywidgets as widgets
 from PIL import Image
 
+from smoothnb.arguments import checked
 from smoothnb.images import to_rgb
+from smoothnb.widgets.strips import picture as rgb
 
 
 class PictureUpload(widgets.FileUpload):
@@ -19,8 +21,12 @@ class PictureUpload(widgets.FileUpload):
         chosen: Whether the reader has chosen a picture.
     """
 
+    @checked(default=rgb)
     def __init__(self, default: Image.Image):
         super().__init__(accept="image/*", multiple=False, description="your picture")
+        # ipywidgets 8 would show "null"; 7 has none here.
+        if self.has_trait("tooltip"):
+            self.tooltip = "choose a picture from this machine"
         self._default = default
 
     def __repr__(self) -> str:

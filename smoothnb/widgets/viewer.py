@@ -10,6 +10,8 @@ import anywidget
 import traitlets
 from PIL import Image
 
+from smoothnb.images import to_rgb
+
 HERE = Path(__file__).parent
 
 
@@ -18,7 +20,7 @@ def png(frame: Image.Image, width: int) -> bytes:
     if frame.width < width:
         frame = frame.resize((width, round(frame.height * width / frame.width)), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    frame.convert("RGB").save(buffer, "png")
+    to_rgb(frame).save(buffer, "png")
     return buffer.getvalue()
 
 

@@ -5,11 +5,12 @@
     python3.13 tests/environments/check.py newest --no-notebooks
 
 Each NAME.txt beside this file lists versions; "oldest" are the lower bounds in pyproject.toml themselves. They are
-installed first. The wheel comes after, and may add packages but replace none: in Colab, a package that is replaced means
-a runtime that has to be restarted. Tests and notebooks then run in a folder without the sources.
+installed first. The wheel comes after, and may add packages but replace none: in Colab, a package that is replaced
+means a runtime that has to be restarted. Tests and notebooks then run in a folder without the sources.
 """
 
 import argparse
+import os
 import re
 import shutil
 import subprocess
@@ -50,7 +51,10 @@ def main() -> None:
 
     def run(*words: object, cwd: Path = folder) -> int:
         print("+", *words, flush=True)
-        return subprocess.run([str(word) for word in words], cwd=cwd).returncode
+        # As many workers as cores, with one thread each.
+        return subprocess.run(
+            [str(word) for word in words], cwd=cwd, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        ).returncode
 
     def must(*words: object) -> None:
         if run(*words):
@@ -75,17 +79,15 @@ def main() -> None:
             n for n in names if n.startswith(".") or (Path(at) == ROOT and n in ("smoothnb", "data", "runs", "build"))
         ],
     )  # fmt: skip
-    print(
-        "tested:", {name: after[name] for name in ("torch", "diffusers", "transformers", "peft", "ipywidgets", "numpy")}
-    )
+    shown = ("torch", "diffusers", "transformers", "peft", "ipywidgets", "numpy")
+    print("tested:", {name: after[name] for name in shown}, "with Python", sys.version.split()[0], flush=True)
+    workers = [bin_ / "pytest", "-q", "-n", "logical", "--dist", "loadscope"]
     failed = bool(replaced)
-    failed |= run(bin_ / "pytest", "-n", "logical", "--dist", "loadscope", "-q", options.tests, cwd=copy) != 0
+    failed |= run(*workers, options.tests, cwd=copy) != 0
     if not options.no_notebooks:
         notebooks = sorted((copy / "notebooks").glob("*.ipynb"))
-        failed |= 0 != run(
-            bin_ / "pytest", "--nbval-lax", "--nbval-current-env", "--nbval-sanitize-with", "tests/sanitize.cfg",
-            "--nbval-cell-timeout", "600", "-q", *notebooks, cwd=copy,
-        )  # fmt: skip
+        nbval = ["--nbval-lax", "--nbval-current-env", "--nbval-sanitize-with", "tests/sanitize.cfg"]
+        failed |= run(*workers, *nbval, "--nbval-cell-timeout", "600", *notebooks, cwd=copy) != 0
     raise SystemExit("something failed, see above" if failed else None)
 
 

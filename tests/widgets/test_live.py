@@ -17,3 +17,11 @@ def test_what_comes_in_quickly_is_drawn_at_the_end():
     assert plot.value == before
     plot.draw()
     assert plot.value != before
+
+
+def test_the_numbers_are_told_in_words_too():
+    plot = LivePlot("<loss>", "spread")
+    assert 'alt="plot of &lt;loss&gt;, spread; no steps yet"' in plot.value
+    plot.add(1, spread=2.0)
+    plot.draw()
+    assert 'alt="plot of &lt;loss&gt;, spread; spread 2"' in plot.value

@@ -18,6 +18,8 @@ def test_until_a_picture_is_chosen_another_stands_in():
     upload = PictureUpload(DEFAULT)
     assert upload.picture is DEFAULT and not upload.chosen
     assert repr(upload) == "PictureUpload(no picture chosen yet)"
+    # In ipywidgets 7 it has none.
+    assert not upload.has_trait("tooltip") or "picture" in upload.tooltip
 
 
 def test_the_picture_chosen_is_rgb_and_upright():
