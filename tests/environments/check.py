@@ -81,7 +81,8 @@ def main() -> None:
     )  # fmt: skip
     shown = ("torch", "diffusers", "transformers", "peft", "ipywidgets", "numpy")
     print("tested:", {name: after[name] for name in shown}, "with Python", sys.version.split()[0], flush=True)
-    workers = [bin_ / "pytest", "-q", "-n", "logical", "--dist", "loadscope"]
+    # Other versions warn of other things, in each other too: that is no error here.
+    workers = [bin_ / "pytest", "-q", "-n", "logical", "--dist", "loadscope", "-W", "default"]
     failed = bool(replaced)
     failed |= run(*workers, options.tests, cwd=copy) != 0
     if not options.no_notebooks:
