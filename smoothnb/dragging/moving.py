@@ -10,8 +10,9 @@ from smoothnb.dragging.features import Eye, Look, Points
 from smoothnb.dragging.motion import Offsets, around, next_places, patch, supervision, track
 from smoothnb.dragging.options import SHARES, DragOptions
 
-GRADIENT_SCALE = 2.0**10
-"""Factor on losses, for the backward pass alone: small gradients vanish in float16."""
+GRADIENT_SCALES = (2.0**10, 1.0, 2.0**-10)
+"""Factors on losses, for the backward pass alone, each tried where the one before overflows: in float16 small gradients
+vanish and large ones are infinite. Gradients are as large as under the first."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,10 +150,14 @@ def follow(eye: Eye, reference: Tensor, x: Tensor, t: Tensor, way: Way, goals: P
 
 
 def _gradient(loss: Tensor, latents: Tensor, way: Way) -> Tensor:
-    """Scaled by `GRADIENT_SCALE`; zero where the mask forbids a change."""
-    (gradient,) = torch.autograd.grad(loss * GRADIENT_SCALE, latents)
-    if not torch.isfinite(gradient).all():
+    """Scaled as `GRADIENT_SCALES` says; zero where the mask forbids a change."""
+    for scale in GRADIENT_SCALES:
+        (gradient,) = torch.autograd.grad(loss * scale, latents, retain_graph=True)
+        if torch.isfinite(gradient).all():
+            break
+    else:
         raise FloatingPointError("the drag's gradient is not finite: load the pipeline with dtype=torch.float32")
+    gradient = gradient * (GRADIENT_SCALES[0] / scale)
     return gradient * way.mask if way.penalty is None else gradient
 
 

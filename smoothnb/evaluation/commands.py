@@ -175,7 +175,7 @@ def walk(
             pipe, prompt, latents=noises_of(pipe, number, num_ratios, seed), num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
         )  # fmt: skip
-    labels = [f"η = {i / (num_ratios - 1):.2f}" for i in range(num_ratios)]
+    labels = [f"{i / (num_ratios - 1):.2f}" for i in range(num_ratios)]
     print(f"{prompt!r}: wrote {save_frames(output, rows, labels, interval)}")
 
 

@@ -34,7 +34,8 @@ function render({ model, el }) {
   const stage = make("div", "stage", picture, overlay);
   stage.style.width = `${get("_width")}px`;
   Object.assign(stage, { tabIndex: 0, role: "application", ariaLabel: LABEL });
-  picture.draggable = false;
+  Object.assign(picture, { draggable: false, alt: "picture to draw on" });
+  overlay.ariaHidden = true;
   // Opaque where the picture may change, in the colour of its edge.
   const mask = document.createElement("canvas");
   const brush = mask.getContext("2d", { willReadFrequently: true });
@@ -283,6 +284,7 @@ function render({ model, el }) {
     button("clear", "no arrows, and no mask", () => save({ arrows: [], _mask: "" })),
   ];
   const said = make("div", "status");
+  said.role = "status";
 
   const refresh = () => {
     const busy = get("_busy");

@@ -77,12 +77,20 @@ function render({ model, el }) {
 
   const caption = make("span", "caption");
   const status = make("span", "status");
+  // Readers of the screen are told what changes.
+  status.role = "status";
   const stop = make("button", "button", "stop");
+  stop.title = "draw no more pictures";
   stop.addEventListener("click", () => model.send("stop"));
   const under = make("div", "line", status, stop);
+  const said = () => (get("_captions")[get("level")] ?? get("_captions")[0])[get("index")];
   const refreshers = [
-    () => [...rows()].forEach((row, i) => show(images[i], row, get("index"))),
-    () => (caption.textContent = (get("_captions")[get("level")] ?? get("_captions")[0])[get("index")]),
+    () =>
+      [...rows()].forEach((row, i) => {
+        show(images[i], row, get("index"));
+        images[i].alt = control === "pad" ? said() : [names[row], said()].filter(Boolean).join(", ");
+      }),
+    () => (caption.textContent = said()),
     () => {
       status.textContent = get("_status");
       stop.hidden = !get("_drawing");
@@ -95,7 +103,8 @@ function render({ model, el }) {
     const cells = names.map((_, row) => [...Array(places).keys()].map(() => make("img", "cell")));
     const grid = make("div", "grid", ...cells.flat());
     grid.style.gridTemplateColumns = `repeat(${places}, 1fr)`;
-    Object.assign(grid, { tabIndex: 0, ariaLabel: "pad: drag, or use the arrow keys" });
+    Object.assign(grid, { tabIndex: 0, role: "application", ariaLabel: "pad: drag, or use the arrow keys" });
+    caption.role = "status";
     const to = (row, place) => {
       move("level", clamp(row, names.length - 1));
       move("index", clamp(place, places - 1));
@@ -124,7 +133,7 @@ function render({ model, el }) {
       cells.forEach((row, i) =>
         row.forEach((cell, j) => {
           show(cell, i, j);
-          cell.draggable = false;
+          Object.assign(cell, { draggable: false, alt: "" });
           cell.classList.toggle("smoothnb-here", i === get("level") && j === get("index"));
         }),
       ),
@@ -139,17 +148,20 @@ function render({ model, el }) {
     const slider = range(places - 1, get("_axis"));
     slider.style.width = width;
     slider.addEventListener("input", () => move("index", slider.valueAsNumber));
-    refreshers.push(() => (slider.value = get("index")));
+    refreshers.push(() => Object.assign(slider, { value: get("index"), ariaValueText: said() }));
 
-    const play = make("button", "button", "▶");
+    const play = make("button", "button");
     play.title = "play there and back";
     let timer = null;
     let turn = 1;
+    // Readers of the screen would read the sign.
+    const sign = (text, name) => Object.assign(play, { textContent: text, ariaLabel: name });
     const pause = () => {
       clearInterval(timer);
       timer = null;
-      play.textContent = "▶";
+      sign("▶", "play");
     };
+    pause();
     const tick = () => {
       if (get("index") + turn < 0 || get("index") + turn >= places) turn = -turn;
       move("index", clamp(get("index") + turn, places - 1));
@@ -157,7 +169,7 @@ function render({ model, el }) {
     play.addEventListener("click", () => {
       if (timer) return pause();
       timer = setInterval(tick, get("_interval"));
-      play.textContent = "⏸";
+      sign("⏸", "pause");
     });
     slider.addEventListener("pointerdown", pause);
     stopping.push(pause);
@@ -171,7 +183,7 @@ function render({ model, el }) {
     slider.addEventListener("input", () => move("level", slider.valueAsNumber));
     const level = make("span", "caption");
     refreshers.push(
-      () => (slider.value = get("level")),
+      () => Object.assign(slider, { value: get("level"), ariaValueText: levels[get("level")] }),
       () => (level.textContent = levels[get("level")]),
     );
     lines.push(make("div", "line", make("span", "symbol", "smooth"), slider, level));
