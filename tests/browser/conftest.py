@@ -55,7 +55,8 @@ def open_file(request):
         try:
             browser = p.chromium.launch(executable_path=found, args=["--no-sandbox"])
         except playwright.Error as error:
-            pytest.skip(f"no Chromium: {error}")
+            # Its first line; the others are a log.
+            pytest.skip(f"no Chromium that starts, see CONTRIBUTING.md: {str(error).splitlines()[0]}")
         # Not started where there is no browser.
         address, folder = request.getfixturevalue("lab")
 
