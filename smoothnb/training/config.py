@@ -30,7 +30,8 @@ class TrainConfig:
         min_snr_gamma: γ of min-SNR weighting of the base loss; None for none.
         noise_offset: See `objective.offset_noise`.
         drop_prompt: Share of captions replaced by the empty one.
-        height, width: Of the pictures, in pixels; by default the model's own.
+        height: Of the pictures, in pixels; by default the model's own.
+        width: Of the pictures, in pixels; by default the model's own.
         mixed_precision: Of the UNet; the LoRA itself is float32.
         gradient_checkpointing: Saves memory, takes about a third more time.
         checkpoint_every: Steps between checkpoints.

@@ -41,7 +41,9 @@ class DragEditor(widgets.VBox):
         picture: As `encode` takes it. It is cropped around the middle and resized to the size that the model draws;
             arrows and mask are in pixels of that.
         prompt: What is on it.
-        handles, targets, mask: To begin with; see `DragCanvas`.
+        handles: To begin with; see `DragCanvas`.
+        targets: To begin with, one for each handle.
+        mask: To begin with, white where the picture may change.
         options: Settings of `drag`.
         frames: How many pictures on the way to draw, at least 2; see `drag`.
         width: Of a picture on screen, in pixels.
