@@ -39,6 +39,22 @@ class Architecture:
 SD15 = Architecture()
 
 
+def build_pipeline(vae, unet, text_encoder, tokenizer):
+    """A `diffusers.StableDiffusionPipeline` of these parts, with SD-1.5's scheduler, setting by setting."""
+    from diffusers import DDIMScheduler, StableDiffusionPipeline
+
+    scheduler = DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000, steps_offset=1,
+        set_alpha_to_one=False, clip_sample=False, prediction_type="epsilon",
+    )  # fmt: skip
+    pipe = StableDiffusionPipeline(
+        vae=vae, unet=unet, text_encoder=text_encoder, tokenizer=tokenizer, scheduler=scheduler, safety_checker=None,
+        feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
 def random_pipeline(
     architecture: Architecture = SD15,
     device: torch.device | str = "cpu",
@@ -58,7 +74,7 @@ def random_pipeline(
     Returns:
         A `diffusers.StableDiffusionPipeline`, such as `load_pipeline` gives.
     """
-    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from diffusers import AutoencoderKL, UNet2DConditionModel
     from tokenizers.pre_tokenizers import ByteLevel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -103,13 +119,4 @@ def random_pipeline(
             )
         finally:
             torch.set_default_dtype(before)
-    scheduler = DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1, set_alpha_to_one=False,
-        clip_sample=False,
-    )  # fmt: skip
-    pipe = StableDiffusionPipeline(
-        vae=vae, unet=unet, text_encoder=text_encoder, tokenizer=tokenizer, scheduler=scheduler, safety_checker=None,
-        feature_extractor=None, requires_safety_checker=False,
-    )  # fmt: skip
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+    return build_pipeline(vae, unet, text_encoder, tokenizer)

@@ -1,12 +1,13 @@
 """A tiny pipeline that stands in for models, in tests and in programs beside them."""
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
 
 def build_tiny_pipeline() -> StableDiffusionPipeline:
     """Stable Diffusion's parts and scheduler settings at 64×64 pixels, with random weights."""
+    from smoothnb.architectures import build_pipeline
     from smoothnb.postcards.captions import build_tokenizer
 
     torch.manual_seed(0)
@@ -44,17 +45,4 @@ def build_tiny_pipeline() -> StableDiffusionPipeline:
             pad_token_id=tokenizer.pad_token_id,
         )
     )
-    scheduler = DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        steps_offset=1,
-        set_alpha_to_one=False,
-        clip_sample=False,
-    )
-    pipe = StableDiffusionPipeline(
-        vae=vae, unet=unet, text_encoder=text_encoder, tokenizer=tokenizer, scheduler=scheduler,
-        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-    )  # fmt: skip
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+    return build_pipeline(vae, unet, text_encoder, tokenizer)

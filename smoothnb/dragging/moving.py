@@ -12,7 +12,7 @@ from smoothnb.dragging.options import SHARES, DragOptions
 
 GRADIENT_SCALES = (2.0**10, 1.0, 2.0**-10)
 """Factors on losses, for the backward pass alone, each tried where the one before overflows: in float16 small gradients
-vanish and large ones are infinite. Gradients are as large as under the first."""
+vanish and large ones are infinite. Gradients are as large as under the first. Other types need no second one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +118,7 @@ def move(eye: Eye, x: Tensor, t: Tensor, way: Way, step: Callable[[Tensor, Tenso
             if way.penalty is not None:
                 change = (step(look.prediction, latents) - before) * (1 - way.mask)
                 value = value + way.penalty * change.abs().sum()
-            latents.grad = _gradient(value, latents, way)
+            latents.grad = _gradient(value, latents, way, eye.pipe.unet.dtype)
         if loss is None:
             adam.param_groups[0]["eps"] = way.softness * _size(latents.grad).item()
         adam.step()
@@ -145,14 +145,16 @@ def follow(eye: Eye, reference: Tensor, x: Tensor, t: Tensor, way: Way, goals: P
     with torch.enable_grad():
         latents = x.detach().requires_grad_()
         loss = supervision(eye.look(latents, t, before), around(goals, way.patch), wanted).sum()
-        gradient = _gradient(loss, latents, way)
+        gradient = _gradient(loss, latents, way, eye.pipe.unet.dtype)
     return x - way.learning_rate * gradient / (gradient.abs() + way.softness * _size(gradient))
 
 
-def _gradient(loss: Tensor, latents: Tensor, way: Way) -> Tensor:
+def _gradient(loss: Tensor, latents: Tensor, way: Way, dtype: torch.dtype) -> Tensor:
     """Scaled as `GRADIENT_SCALES` says; zero where the mask forbids a change."""
-    for scale in GRADIENT_SCALES:
-        (gradient,) = torch.autograd.grad(loss * scale, latents, retain_graph=True)
+    scales = GRADIENT_SCALES if dtype == torch.float16 else GRADIENT_SCALES[:1]
+    for scale in scales:
+        # What is kept for a second try takes memory.
+        (gradient,) = torch.autograd.grad(loss * scale, latents, retain_graph=scale != scales[-1])
         if torch.isfinite(gradient).all():
             break
     else:

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.training_utils import compute_snr
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from smoothnb.architectures import build_pipeline
 from smoothnb.checkpoints import replacing
 from smoothnb.images import save_picture
 from smoothnb.models import load_pipeline
@@ -101,29 +102,6 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
             pad_token_id=tokenizer.pad_token_id,
         )
     )
-
-
-def build_scheduler() -> DDIMScheduler:
-    """SD-1.5's scheduler, setting by setting."""
-    return DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        num_train_timesteps=1000,
-        steps_offset=1,
-        set_alpha_to_one=False,
-        clip_sample=False,
-        prediction_type="epsilon",
-    )
-
-
-def build_pipeline(vae: AutoencoderKL, unet: UNet2DConditionModel, text_encoder, tokenizer) -> StableDiffusionPipeline:
-    pipe = StableDiffusionPipeline(
-        vae=vae, unet=unet, text_encoder=text_encoder, tokenizer=tokenizer, scheduler=build_scheduler(),
-        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-    )  # fmt: skip
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
 
 
 def save_pipeline(pipe: StableDiffusionPipeline, folder: Path) -> None:
