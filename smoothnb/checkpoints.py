@@ -1,7 +1,6 @@
 """Checkpoints that a kill cannot spoil: written beside their place and moved there whole."""
 
 import os
-import pickle
 import re
 import warnings
 from collections.abc import Iterator
@@ -64,9 +63,10 @@ def load_checkpoint(path: Path) -> dict:
             # Of other pickles than its own torch warns first, and then refuses them.
             warnings.filterwarnings("ignore", "Detected pickle protocol")
             state = torch.load(path, map_location="cpu", weights_only=True)
-    # What torch raises of a zip, of a pickle, and of what it may not unpickle.
-    except (RuntimeError, ValueError, OSError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path} is damaged or no checkpoint ({str(error).splitlines()[0]}): remove it") from None
+    # Half a zip or a pickle can end its reader in any way: RuntimeError, EOFError, IndexError, struct.error and more.
+    except Exception as error:
+        why = " ".join([f"{type(error).__name__}:", *str(error).splitlines()[:1]])
+        raise ValueError(f"{path} is damaged or no checkpoint ({why}): remove it") from None
     if not isinstance(state, dict):
         raise ValueError(f"{path} is no checkpoint: expected a dictionary, got {type(state).__name__}. Remove it")
     return state
