@@ -16,7 +16,7 @@ from smoothnb.latents import encode_pixels
 from smoothnb.lora import add_lora
 from smoothnb.machine import describe
 from smoothnb.models import load_pipeline
-from smoothnb.objective import POINTS, RunningConstant, unit_directions, variation_regularizer
+from smoothnb.regularizer import POINTS, RunningConstant, unit_directions, variation_regularizer
 from smoothnb.schedule import Schedule
 
 TRIED = {

@@ -22,14 +22,8 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from smoothnb.lora import add_lora
 from smoothnb.machine import describe
 from smoothnb.models import best_device, load_pipeline
-from smoothnb.objective import (
-    POINTS,
-    RunningConstant,
-    base_loss,
-    objective_parts,
-    unit_directions,
-    variation_regularizer,
-)
+from smoothnb.objective import base_loss
+from smoothnb.regularizer import POINTS, RunningConstant, objective_parts, unit_directions, variation_regularizer
 from smoothnb.schedule import Schedule
 
 METHODS = ("plain", "ours", "exact")

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from smoothnb.lora_files import Lora, export_lora
     from smoothnb.models import UnknownWordsWarning, load_pipeline
     from smoothnb.null_text import null_text_invert
-    from smoothnb.objective import RunningConstant, base_loss, unit_directions, variation_regularizer
+    from smoothnb.objective import base_loss
     from smoothnb.postcards.pictures import example_picture
+    from smoothnb.regularizer import RunningConstant, unit_directions, variation_regularizer
     from smoothnb.sampling import Step, finish, generate, sample
     from smoothnb.schedule import Schedule
     from smoothnb.text_editing import edit_text, word_map
@@ -65,9 +66,9 @@ _HOME = {
     "set_smoothness": "lora",
     "Schedule": "schedule",
     "base_loss": "objective",
-    "variation_regularizer": "objective",
-    "unit_directions": "objective",
-    "RunningConstant": "objective",
+    "variation_regularizer": "regularizer",
+    "unit_directions": "regularizer",
+    "RunningConstant": "regularizer",
     "TrainConfig": "training",
     "train": "training",
     "sample": "sampling",

@@ -1,49 +1,15 @@
-"""Checkpoints that a kill cannot spoil: written beside their place and moved there whole."""
+"""Checkpoints of a training: saved, found again, and passed over where they are damaged."""
 
-import os
 import re
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
 
-SIGNS = ("I/O error", "IoError", "os error", "file write failed", "unexpected pos", "No space left")
-"""How safetensors and torch say that a disk is full or a folder read-only: by errors of their own, no OSError."""
+from smoothnb.files import replacing
+from smoothnb.quiet import warn
+
 NAME = re.compile(r"checkpoint-(\d+)\.pt")
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A place beside a file's own, to write to; moved there when all is written, so that a kill never leaves half.
-
-    Args:
-        path: The file. Folders that are missing are made.
-
-    Raises:
-        OSError: If it cannot be written: the disk is full, the folder is read-only, the path is a folder. What was
-            there before is there still, and nothing half-written beside it.
-    """
-    partial = path.parent / f"{path.name}.partial"
-    try:
-        if path.is_dir():
-            raise IsADirectoryError("it is a folder, not a file")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException as error:
-        # An unwritable folder fails here once more.
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-        if not (isinstance(error, OSError) or any(sign in str(error) for sign in SIGNS)):
-            raise
-        raise OSError(
-            f"cannot write {path}: {error}. Make room on the disk, or give a place that may be written to; what was "
-            "there before is untouched"
-        ) from error
 
 
 def save_atomically(state: dict, path: Path) -> None:
@@ -85,7 +51,7 @@ def load_latest(folder: Path) -> tuple[Path, dict] | None:
         except ValueError as error:
             if path == found[0]:
                 raise ValueError(f"{error}. No older one is left: without any, training begins anew") from None
-            warnings.warn(f"{error}. Training goes on from an older one", stacklevel=2)
+            warn(f"{error}. Training goes on from an older one")
     return None
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from smoothnb.checkpoints import replacing
-from smoothnb.weights import open_weights
+from smoothnb.files import replacing
+from smoothnb.weights import open_weights, read_weights
 
 DIFFERENCE = "difference.safetensors"
 BITS = {"unet": 4, "vae": 8}
@@ -61,8 +61,7 @@ def apply_difference(pipe, file: Path) -> None:
     Raises:
         ValueError: If the file is damaged, or belongs to another pipeline.
     """
-    with open_weights(file) as opened:
-        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    tensors, _ = read_weights(file)
     for part in BITS:
         for name, weight in getattr(pipe, part).state_dict().items():
             if f"{part}.{name}" not in tensors:

@@ -12,8 +12,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from smoothnb.arguments import checked
-from smoothnb.checkpoints import replacing
 from smoothnb.checks import expanded, several
+from smoothnb.files import replacing
 
 ImageLike = Image.Image | str | Path | np.ndarray | Tensor
 """One picture: PIL, a path, or an array or tensor (uint8 in 0…255 or floating point in [0, 1])."""

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,16 +14,17 @@ from torch import Tensor
 
 from smoothnb import checks
 from smoothnb.arguments import checked
-from smoothnb.checkpoints import replacing
 from smoothnb.checks import expanded
+from smoothnb.files import replacing
 from smoothnb.images import ImageLike, as_list, to_rgb
 from smoothnb.latents import encode, picture_size
 from smoothnb.memory import spared
 from smoothnb.models import fingerprint
 from smoothnb.progress import progress_bar
+from smoothnb.quiet import warn
 from smoothnb.sampling import embed, generate
 from smoothnb.schedule import Schedule
-from smoothnb.weights import open_weights
+from smoothnb.weights import read_weights
 
 Trajectory = Float[Tensor, "state image channel height width"]
 Series = Float[Tensor, "step series token embedding"]
@@ -118,11 +118,9 @@ class Inversion:
             FileNotFoundError: If there is no such file.
             ValueError: If the file holds no inversion, or that of another model or step count.
         """
-        with open_weights(expanded(file)) as opened:
-            header = (opened.metadata() or {}).get("settings", "null")
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        tensors, header = read_weights(expanded(file))
         try:
-            found = json.loads(header)
+            found = json.loads(header.get("settings", "null"))
             settings = Settings(**found | {"prompts": tuple(found["prompts"])})
             inversion = cls(tensors["trajectory"], tensors.get("series"), settings)
         except (ValueError, TypeError, KeyError) as error:
@@ -172,7 +170,7 @@ def cached(file: Path | None, pipe) -> Inversion | None:
     try:
         return Inversion.load(file, pipe)
     except (OSError, ValueError) as error:
-        warnings.warn(f"the cache's {file.name} is passed over, and the picture inverted anew: {error}", stacklevel=5)
+        warn(f"the cache's {file.name} is passed over, and the picture inverted anew: {error}")
         return None
 
 
@@ -183,7 +181,7 @@ def keep(inversion: Inversion, file: Path | None) -> bool:
     try:
         inversion.save(file)
     except OSError as error:
-        warnings.warn(f"the inversion is not kept in the cache: {error}", stacklevel=5)
+        warn(f"the inversion is not kept in the cache: {error}")
         return False
     return True
 

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from smoothnb import checks
 from smoothnb.arguments import checked
-from smoothnb.checkpoints import replacing
 from smoothnb.checks import expanded
+from smoothnb.files import replacing
 from smoothnb.sources import HUB_ID
-from smoothnb.weights import open_weights
+from smoothnb.weights import read_weights
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 PEFT_CONFIG = "adapter_config.json"
@@ -157,11 +157,10 @@ def _file(source: str | Path) -> Path:
 
 def _open(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and header of a file. Nothing is ever unpickled."""
-    with open_weights(path) as file:
-        tensors, header = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
+    tensors, header = read_weights(path)
     if not tensors:
         raise ValueError(f"{path} holds no weights")
-    return tensors, header or {}
+    return tensors, header
 
 
 def _config(path: Path, header: Mapping[str, str]) -> dict:

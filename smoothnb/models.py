@@ -4,7 +4,6 @@ import functools
 import hashlib
 import inspect
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from smoothnb.arguments import checked
 from smoothnb.deltas import apply_difference
 from smoothnb.folders import AGAIN, look_over, read_json
 from smoothnb.lora import import_lora
-from smoothnb.quiet import errors_only, no_bars
+from smoothnb.quiet import errors_only, no_bars, warn
 from smoothnb.sources import find_model, smooth_lora
 
 PARTS = {"vae", "unet", "text_encoder", "tokenizer", "scheduler"}
@@ -197,9 +196,7 @@ def warn_of_unknown_words(pipe, words: Sequence[str], topics: Mapping[str, Seque
         unknown = dict.fromkeys(word for text in texts for word in WORD.findall(text) if word.lower() not in known)
         if unknown:
             named = ", ".join(f'"{word}"' for word in unknown)
-            warnings.warn(
-                f"this model has never seen {named} and can only guess. It knows {offer}", UnknownWordsWarning, 2
-            )
+            warn(f"this model has never seen {named} and can only guess. It knows {offer}", UnknownWordsWarning)
         return original(*args, **kwargs)
 
     pipe.encode_prompt = encode_prompt

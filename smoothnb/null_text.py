@@ -1,7 +1,6 @@
 """Null-text inversion: embeddings that undo what guidance adds (Eq. 4), one series for several pictures (Eq. 5)."""
 
 import copy
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from smoothnb.latents import picture_size
 from smoothnb.meanwhile import frozen
 from smoothnb.memory import spared
 from smoothnb.progress import progress_bar
+from smoothnb.quiet import warn
 from smoothnb.sampling import embed
 from smoothnb.schedule import Schedule
 from smoothnb.series import Making, MakingFile
@@ -141,9 +141,7 @@ def null_text_invert(
                 bar.update()
         except KeyboardInterrupt:
             done = len(making.series)
-            warnings.warn(
-                f"interrupted after {done} of {num_inference_steps} steps: the others are not sought", stacklevel=4
-            )
+            warn(f"interrupted after {done} of {num_inference_steps} steps: the others are not sought")
             kept.keep(making, now=True)
             file = None
         except Exception:

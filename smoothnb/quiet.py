@@ -1,8 +1,28 @@
-"""Quiets libraries whose warnings and bars are not for readers."""
+"""What is said beside results: other libraries' warnings and bars are hidden, ours name the reader's own line."""
 
+import contextlib
+import os
+import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
+
+import diffusers
+import torch
+
+PASSED_THROUGH = tuple(f"{Path(module).parent}{os.sep}" for module in (__file__, diffusers.__file__, torch.__file__))
+PASSED_THROUGH += (contextlib.__file__,)
+"""Where code lies that stands between a reader's line and ours: the package, its pipelines, and their decorators."""
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warns of the line that called into this package, however many of its functions and decorators lie between."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back and frame.f_code.co_filename.startswith(PASSED_THROUGH):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)
 
 
 @contextmanager

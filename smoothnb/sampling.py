@@ -1,7 +1,6 @@
 """Guided sampling, a step at a time."""
 
 import copy
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ from smoothnb.images import to_pil
 from smoothnb.latents import decode, decode_pixels, seeded_noise
 from smoothnb.memory import spared
 from smoothnb.progress import progress_bar
+from smoothnb.quiet import warn
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,10 @@ def embed(pipe, prompts: str | Sequence[str]) -> Float[Tensor, "text token embed
     most = pipe.tokenizer.model_max_length
     for prompt, tokens in zip(prompts, pipe.tokenizer(prompts, verbose=False).input_ids, strict=True):
         if len(tokens) > most:
-            warnings.warn(
+            warn(
                 f"the text encoder takes {most} tokens, and this prompt has {len(tokens)}: its end is left out. "
                 f"Shorten {prompt!r}",
                 TruncatedPromptWarning,
-                stacklevel=3,
             )
     return pipe.encode_prompt(prompts, pipe.device, 1, False)[0]
 

@@ -1,7 +1,6 @@
 """A null-text series in the making, kept in a file from step to step: a kill loses no step that is done."""
 
 import time
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,9 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from smoothnb.checkpoints import replacing
+from smoothnb.files import replacing
+from smoothnb.quiet import warn
 from smoothnb.soap import Soap
-from smoothnb.weights import open_weights
+from smoothnb.weights import read_weights
 
 PAUSE = 5.0
 """Least time between two writings, in seconds: a file of some megabytes is not worth less work."""
@@ -57,8 +57,7 @@ class MakingFile:
         if self.path is None or not self.path.is_file():
             return making
         try:
-            with open_weights(self.path) as file:
-                found = {name: file.get_tensor(name).to(making.x.device) for name in file.keys()}  # noqa: SIM118
+            found = {name: value.to(making.x.device) for name, value in read_weights(self.path)[0].items()}
             series, x, null = found.pop("series"), found.pop("x"), found.pop("null")
             if (x.shape, null.shape, series.shape[1:]) != (making.x.shape, making.null.shape, making.null.shape):
                 raise ValueError("it is of other pictures")
@@ -66,7 +65,7 @@ class MakingFile:
                 raise ValueError("its numbers are none that were written")
             Soap().load_state_dict(found)
         except (OSError, ValueError, KeyError) as error:
-            warnings.warn(f"{self.path} is passed over, and the series sought anew: {error}", stacklevel=5)
+            warn(f"{self.path} is passed over, and the series sought anew: {error}")
             return making
         return Making(x, null, tuple(series), found)
 
@@ -86,7 +85,7 @@ class MakingFile:
             with replacing(self.path) as partial:
                 save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, partial)
         except OSError as error:
-            warnings.warn(f"steps that are done are not kept: {error}", stacklevel=5)
+            warn(f"steps that are done are not kept: {error}")
         self._written = time.monotonic()
 
     def remove(self) -> None:

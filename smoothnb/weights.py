@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from torch import Tensor
+
 
 @contextmanager
 def open_weights(path: Path) -> Iterator:
@@ -35,3 +37,9 @@ def open_weights(path: Path) -> Iterator:
         raise ValueError(
             f"{path} is cut off or damaged, or no safetensors file ({error}): download or copy it again"
         ) from None
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All tensors of a safetensors file, on the CPU, and its header's notes; errors as in `open_weights`."""
+    with open_weights(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118

@@ -326,6 +326,10 @@ def finite_check(result: object, given: dict, w: World) -> None:
         assert np.isfinite(np.asarray(x.detach() if isinstance(x, torch.Tensor) else x)).all(), "not finite"
 
 
+def last_finite_check(result: list[sn.Step], given: dict, w: World) -> None:
+    finite_check(result[-1].latents, given, w)
+
+
 def inversion_check(result: sn.Inversion, given: dict, w: World) -> None:
     assert torch.isfinite(result.trajectory).all() and (result.series is None or torch.isfinite(result.series).all())
     assert len(result.trajectory) == result.settings.num_inference_steps + 1
@@ -640,7 +644,7 @@ TABLE: dict[str, Entry] = {
             "guidance_scale": GUIDANCE,
             "negative_prompt": prompt,
         },
-        lambda r, g, w: finite_check(r[-1].latents, g, w),
+        last_finite_check,
         lambda *a, **k: run(sn.sample(*a, **k)),
     ),
     "generate": Entry(
@@ -774,7 +778,7 @@ TABLE: dict[str, Entry] = {
             "seed": seeds,
             "lend_padding": flag,
         },
-        lambda r, g, w: finite_check(r[-1].latents, g, w),
+        last_finite_check,
         lambda *a, **k: run(sn.edit_text(*a, **k)),
     ),
     "word_map": Entry(

@@ -140,6 +140,7 @@ def test_unknown_words_are_named_once_with_what_the_model_knows(talking):
     with pytest.warns(UnknownWordsWarning) as record:
         talking(["a Dragon's house", "a red dragon"], num_inference_steps=1, negative_prompt=["fog", "night"])
     assert len(record) == 1
+    assert record[0].filename == __file__, "the line is not the reader's own"
     message = str(record[0].message)
     assert '"Dragon\'s", "dragon", "fog"' in message
     assert "time: night; thing: house" in message

@@ -84,10 +84,11 @@ def test_ctrl_c_keeps_the_steps_that_are_done(tiny_pipe, monkeypatch, tmp_path):
 
     monkeypatch.setattr("smoothnb.null_text._fit", interrupted)
     picture = generate(tiny_pipe, "a house", 1, num_inference_steps=2, progress=False)
-    with pytest.warns(UserWarning, match="interrupted after 2 of 5 steps"):
+    with pytest.warns(UserWarning, match="interrupted after 2 of 5 steps") as said:
         found = null_text_invert(
             tiny_pipe, picture, "a house", 7.5, 5, inner_steps=2, start="empty", cache=tmp_path, progress=False
         )
+    assert said[0].filename == __file__
     assert found.series.shape[0] == 5
     assert not torch.equal(found.series[0], found.series[1])
     assert torch.equal(found.series[1], found.series[4])

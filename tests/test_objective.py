@@ -10,7 +10,8 @@ from smoothnb.datasets import PostcardStream
 from smoothnb.latents import encode
 from smoothnb.lora import add_lora
 from smoothnb.models import load_pipeline
-from smoothnb.objective import RunningConstant, base_loss, objective_parts, unit_directions, variation_regularizer
+from smoothnb.objective import base_loss
+from smoothnb.regularizer import POINTS, RunningConstant, objective_parts, unit_directions, variation_regularizer
 from smoothnb.schedule import Schedule
 
 SETTINGS = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False)
@@ -126,7 +127,7 @@ def test_the_postcard_lora_has_the_exact_gradient(dtype, cosine):
         loss = variation_regularizer(predict, SCHEDULE, x0, noise, TIMESTEPS, delta, RunningConstant(), method, points)
         return gradients(pipe.unet, loss.mean())
 
-    exact, ours = gradient("exact", torch.float32), gradient("finite_difference", dtype, objective.POINTS[dtype])
+    exact, ours = gradient("exact", torch.float32), gradient("finite_difference", dtype, POINTS[dtype])
     assert torch.cosine_similarity(exact, ours, dim=0) >= cosine
     if dtype == torch.float32:
         assert (ours.norm() / exact.norm()).item() == pytest.approx(1, abs=0.01)

@@ -1,7 +1,6 @@
 """Takes points of a picture and drags them to others."""
 
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from smoothnb.latents import decode, encode, picture_size
 from smoothnb.meanwhile import frozen
 from smoothnb.memory import spared
 from smoothnb.progress import progress_bar
+from smoothnb.quiet import warn
 from smoothnb.sampling import embed
 
 AT_A_TIME = 8
@@ -204,7 +204,7 @@ def _optimize(
                     return moves, "steps"
         except KeyboardInterrupt:
             moves = moves or [Move(origin.states[-1], way.handles)]
-            warnings.warn(f"interrupted after {len(moves) - 1} steps: the best so far is drawn", stacklevel=5)
+            warn(f"interrupted after {len(moves) - 1} steps: the best so far is drawn")
     return moves, "interrupted"
 
 

@@ -1,6 +1,5 @@
 """Where a drag begins: the picture before, and the noisy latents on the way to it."""
 
-import warnings
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from smoothnb.dragging.options import DragOptions
 from smoothnb.dragging.reference import refer
 from smoothnb.inversion import climb
 from smoothnb.progress import progress_bar
+from smoothnb.quiet import warn
 from smoothnb.sampling import denoise, guided_noise, sample, scheduler_for
 
 
@@ -99,7 +99,7 @@ class Origin:
         except KeyboardInterrupt:
             if step is None:
                 raise
-            warnings.warn("interrupted while sampling: the picture is what the model saw by then", stacklevel=6)
+            warn("interrupted while sampling: the picture is what the model saw by then")
             return step.x0
         return x
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from smoothnb import arguments, checks
 from smoothnb.arguments import checked
-from smoothnb.checkpoints import replacing
 from smoothnb.evaluation.bootstrap import Interval, change, interval
 from smoothnb.evaluation.istd import ISTD, istd
+from smoothnb.files import replacing
 from smoothnb.lora import blended
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from diffusers import StableDiffusionPipeline
 
-from smoothnb.checkpoints import replacing
 from smoothnb.evaluation.judges import ReaderJudge
+from smoothnb.files import write_text
 from smoothnb.images import save_picture
 from smoothnb.machine import describe
 from smoothnb.models import load_pipeline
@@ -58,9 +58,7 @@ def main(
     figures["fid_floor"] = judge.fid(torch.cat([render(b) for b in _batches(held_out_scenes(count))]))
     machine = describe(pipe.device)
     table = "\n".join(["| figure | value |", "|---|---|", *(f"| {k} | {v:.3f} |" for k, v in figures.items())])
-    with replacing(output / "figures.json") as partial:
-        partial.write_text(json.dumps(figures | {"machine": machine, "count": count}, indent=1) + "\n")
+    write_text(output / "figures.json", json.dumps(figures | {"machine": machine, "count": count}, indent=1) + "\n")
     on = ", ".join(f"{key} {value}" for key, value in machine.items())
-    with replacing(output / "figures.md") as partial:
-        partial.write_text(f"{table}\n\n{count} held-out prompts and renders; {on}.\n", encoding="utf-8")
+    write_text(output / "figures.md", f"{table}\n\n{count} held-out prompts and renders; {on}.\n")
     print(table)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from smoothnb import checks
 from smoothnb.arguments import checked
-from smoothnb.checkpoints import replacing
 from smoothnb.checks import expanded
+from smoothnb.files import replacing
 from smoothnb.postcards.stream import held_out_prompts
 from smoothnb.progress import progress_bar
 

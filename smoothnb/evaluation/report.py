@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from smoothnb.checkpoints import replacing
 from smoothnb.evaluation.bootstrap import change, interval
 from smoothnb.evaluation.compare import Comparison, compare, save_plot, unevenest
 from smoothnb.evaluation.istd import ISTD, istd, walk
 from smoothnb.evaluation.judges import Judge
 from smoothnb.evaluation.path_length import path_lengths
 from smoothnb.evaluation.reconstruction import reconstruction
+from smoothnb.files import write_text
 from smoothnb.images import save_picture
 from smoothnb.inversion import ddim_invert
 from smoothnb.latents import decode, encode
@@ -103,8 +103,7 @@ def report(
     rows = {f"{number} {name}": walks[name][number] for number in uneven for name in walks}
     etas = np.linspace(0, 1, len(next(iter(rows.values()))))
     save_picture(strip(rows, [f"{eta:.1f}" for eta in etas], 80), output / "strips.png")
-    with replacing(output / "report.md") as partial:
-        partial.write_text(_markdown(comparison, found), encoding="utf-8")
+    write_text(output / "report.md", _markdown(comparison, found))
     return comparison
 
 
@@ -133,8 +132,7 @@ class _Found:
 
     def write(self) -> None:
         content = {"models": self.models, "settings": self.settings, "machine": self.machine}
-        with replacing(self.path) as partial:
-            partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_text(self.path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def _reconstructions(

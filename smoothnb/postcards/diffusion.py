@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.training_utils import compute_snr
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from smoothnb.architectures import build_pipeline
-from smoothnb.checkpoints import replacing
+from smoothnb.files import replacing
 from smoothnb.images import save_picture
 from smoothnb.models import load_pipeline
 from smoothnb.objective import offset_noise
@@ -26,6 +26,7 @@ from smoothnb.postcards.scene import random_scenes
 from smoothnb.postcards.sheet import contact_sheet
 from smoothnb.postcards.stream import held_out_prompts
 from smoothnb.postcards.styles import render_in
+from smoothnb.weights import read_weights
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def latent_pool(config: DiffusionConfig, vae: AutoencoderKL) -> Tensor:
     """Scaled latents of the pool's scenes, [pool, 4, 16, 16]; computed once and kept in the output folder."""
     path = config.output / "latents.safetensors"
     if path.exists():
-        latents = load_file(path)["latents"]
+        latents = read_weights(path)[0]["latents"]
         if len(latents) == config.pool:
             return latents
     scenes, parts = random_scenes(config.seed), []

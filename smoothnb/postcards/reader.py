@@ -14,14 +14,14 @@ from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from smoothnb.checkpoints import replacing
+from smoothnb.files import replacing
 from smoothnb.postcards.fit import fit
 from smoothnb.postcards.muon import optimizers
 from smoothnb.postcards.scene import EXTENT, FACTORS, Scene, random_scenes
 from smoothnb.postcards.stream import held_out_scenes
 from smoothnb.postcards.styles import render_in
 from smoothnb.sources import data_folder
-from smoothnb.weights import open_weights
+from smoothnb.weights import read_weights
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,7 @@ def load_reader(path: Path | None = None, device: torch.device | str = "cpu", st
     reader = Reader()
     folder = data_folder() if style == "plain" else data_folder() / f"postcard-{style}"
     path = path or folder / "reader.safetensors"
-    with open_weights(path) as file:
-        weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+    weights = {name: value.float() for name, value in read_weights(path)[0].items()}
     if {name: value.shape for name, value in weights.items()} != {n: v.shape for n, v in reader.state_dict().items()}:
         raise ValueError(f"{path} holds no Reader: expected one that `smoothnb train-postcard reader` wrote")
     reader.load_state_dict(weights)

@@ -15,15 +15,8 @@ from smoothnb.images import save_picture
 from smoothnb.latents import encode_pixels, picture_size, seeded_noise, slerp
 from smoothnb.lora import add_lora
 from smoothnb.models import load_pipeline
-from smoothnb.objective import (
-    POINTS,
-    RunningConstant,
-    base_loss,
-    drop_prompts,
-    objective_parts,
-    offset_noise,
-    unit_directions,
-)
+from smoothnb.objective import base_loss, drop_prompts, offset_noise
+from smoothnb.regularizer import POINTS, RunningConstant, objective_parts, unit_directions
 from smoothnb.sampling import generate
 from smoothnb.schedule import Schedule
 from smoothnb.training.config import TrainConfig

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from smoothnb.checkpoints import replacing
+from smoothnb.files import replacing
 from smoothnb.images import save_picture
 from smoothnb.widgets.strips import strip
 

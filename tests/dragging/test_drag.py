@@ -159,10 +159,11 @@ def test_an_interrupt_draws_the_best_so_far(tiny_pipe):
         if step == 2:
             raise KeyboardInterrupt
 
-    with pytest.warns(UserWarning, match="interrupted after 2 steps"):
+    with pytest.warns(UserWarning, match="interrupted after 2 steps") as said:
         found = drag(
             tiny_pipe, tiny_picture(), "a house", options=replace(QUICK, max_steps=9), callback=callback, **TINY
         )
+    assert said[0].filename == __file__
     assert found.reason == "interrupted" and len(found.losses) == 2 and [step for step, _ in told] == [0, 1, 2]
     assert told[0][1] == 24 and state(tiny_pipe) == before
 
