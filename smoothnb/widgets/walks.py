@@ -95,7 +95,7 @@ def bars(distances: Mapping[str, Sequence[float]], dark: int, width: int) -> str
         shapes = [
             f'<rect x="{i * slot + 1:.1f}" y="{HEIGHT * (1 - d / most):.1f}" width="{slot - 2:.1f}" '
             f'height="{HEIGHT * d / most:.1f}" fill="{COLOURS[number % len(COLOURS)]}" '
-            f'fill-opacity="{1 if i == dark else 0.4}"/>'
+            f'fill-opacity="{1 if i == dark else 0.55}"/>'
             for i, d in enumerate(row)
         ]
         said = html.escape(f"{name} steps: ") + ", ".join(f"{d:.1f}" for d in row)
