@@ -49,6 +49,8 @@ class LiveMemory(TorchDispatchMode):
         return tree_map_only(Tensor, self._counted, found)
 
     def _counted(self, x: Tensor) -> Tensor:
+        if x.device.type == "meta":
+            return x
         storage = x.untyped_storage()
         if id(storage) not in self._alive:
             self._alive[id(storage)] = storage.nbytes()

@@ -34,6 +34,7 @@ from smoothnb.architectures import random_pipeline
 from smoothnb.lora import add_lora
 from smoothnb.machine import describe
 from smoothnb.models import best_device
+from smoothnb.training.trainer import Trainer
 
 SOURCE, TARGET = "a red house in a meadow", "a blue house in a meadow"
 STEPS = 2
@@ -138,8 +139,9 @@ LIMIT_GB = 12
 """That training, null-text inversion of a pair and a drag are to stay below in half precision, for a card of 16 GB."""
 
 
-def train(folder: Path, size: tuple[int, int], dtype: str, **settings) -> str:
-    """One step of training on one picture."""
+def trainer_for(folder: Path, pipe, size: tuple[int, int], dtype: str, **settings) -> Trainer:
+    """A training on one picture, with the model loaded."""
+    pipe.save_pretrained(folder / "model")
     (folder / "pictures").mkdir()
     picture(size).save(folder / "pictures" / "one.png")
     (folder / "pictures" / "metadata.jsonl").write_text('{"file_name": "one.png", "text": "a house"}\n')
@@ -150,7 +152,13 @@ def train(folder: Path, size: tuple[int, int], dtype: str, **settings) -> str:
         str(folder / "model"), folder / "run", str(folder / "pictures"), steps=1, batch_size=1,
         mixed_precision=precision, height=size[0], width=size[1], **settings,
     )  # fmt: skip
-    return sn.train(config).name
+    return Trainer(config)
+
+
+def step(trainer: Trainer, size: tuple[int, int]) -> str:
+    """One step of it, and its checkpoint."""
+    trainer.advance()
+    return trainer.save().name
 
 
 def resident_peak() -> float:
@@ -163,14 +171,12 @@ def one(name: str, options) -> dict:
     device, dtype, size = best_device(), getattr(torch, options.dtype), (options.height, options.width)
     torch.manual_seed(0)
     counts = device.type == "cpu"
-    pipe = random_pipeline(device=device, dtype=dtype)
-    weights = sum(p.nbytes for part in (pipe.unet, pipe.vae, pipe.text_encoder) for p in part.parameters()) / 1e9
+    subject, job = random_pipeline(device=device, dtype=dtype), JOBS.get(name, step)
     with tempfile.TemporaryDirectory() as folder:
         if name in TRAINING:
-            pipe.save_pretrained(Path(folder) / "model")
-            del pipe
-        # In a training, the model is loaded within the count.
-        before = 0 if name in TRAINING else weights
+            subject = trainer_for(Path(folder), subject, size, options.dtype, **TRAINING[name])
+        pipe = getattr(subject, "pipe", subject)
+        weights = sum(p.nbytes for part in (pipe.unet, pipe.vae, pipe.text_encoder) for p in part.parameters()) / 1e9
         if counts:
             Path("/proc/self/clear_refs").write_text("5")
         else:
@@ -178,15 +184,12 @@ def one(name: str, options) -> dict:
             torch.cuda.reset_peak_memory_stats()
         start = time.perf_counter()
         with LiveMemory() if counts else nullcontext() as live:
-            if name in TRAINING:
-                result = train(Path(folder), size, options.dtype, **TRAINING[name])
-            else:
-                result = JOBS[name](pipe, size)
+            result = job(subject, size)
         seconds = time.perf_counter() - start
     found = {"result": str(result), "weights_gb": weights}
     if not counts:
         return found | {"seconds": seconds, "gb": torch.cuda.max_memory_allocated() / 1e9}
-    found["gb"] = before + live.peak / 1e9
+    found["gb"] = weights + live.peak / 1e9
     if options.dtype == "float32":
         found |= {"seconds": seconds, "resident_gb": resident_peak()}
     return found
