@@ -1,6 +1,7 @@
 """Counts the bytes of all tensors that are alive, whatever device they stand for."""
 
 import weakref
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -37,8 +38,11 @@ class LiveMemory(TorchDispatchMode):
         kwargs = kwargs or {}
         given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         own = next((x.dtype for x in given if x.dtype in HALVES and x.device.type == "cpu"), None)
+        # What was there before, weights say, is none of it, nor are views of that.
+        before = {id(x.untyped_storage()) for x in given if x.device.type != "meta"}
+        count = partial(self._counted, before)
         if func not in PRODUCTS or own is None:
-            return tree_map_only(Tensor, self._counted, func(*args, **kwargs))
+            return tree_map_only(Tensor, count, func(*args, **kwargs))
         wide = tree_map_only(Tensor, lambda x: x.float() if x.dtype == own else x, (args, kwargs))
         found = func(*wide[0], **wide[1])
         if func is aten._scaled_dot_product_flash_attention_for_cpu.default:
@@ -46,13 +50,13 @@ class LiveMemory(TorchDispatchMode):
             found = (found[0].to(own), *found[1:])
         else:
             found = tree_map_only(Tensor, lambda x: x.to(own), found)
-        return tree_map_only(Tensor, self._counted, found)
+        return tree_map_only(Tensor, count, found)
 
-    def _counted(self, x: Tensor) -> Tensor:
+    def _counted(self, before: set[int], x: Tensor) -> Tensor:
         if x.device.type == "meta":
             return x
         storage = x.untyped_storage()
-        if id(storage) not in self._alive:
+        if id(storage) not in before and id(storage) not in self._alive:
             self._alive[id(storage)] = storage.nbytes()
             self._now += storage.nbytes()
             self.peak = max(self.peak, self._now)

@@ -72,7 +72,9 @@ def test_a_training_step_runs_at_any_size(benchmark, tmp_path):
 
 
 def test_what_is_alive_is_counted(benchmark):
+    weight = torch.ones(50, 50)
     with benchmark.LiveMemory() as live:
+        weight.t().mul_(2)
         a = torch.ones(1000, dtype=torch.float16)  # 2 kB
         b = (a + a)[:10]  # 2 kB more, and its view none
         del a
