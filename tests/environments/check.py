@@ -64,6 +64,8 @@ def main() -> None:
         must(sys.executable, "-m", "venv", folder / "venv")
         if wanted := versions(options.name):
             must(*pip, "install", "--quiet", *wanted)
+    # In a folder of before: pip would keep an older wheel of the same version.
+    must(*pip, "uninstall", "--quiet", "--yes", "smoothnb")
     before = installed(pip)
     must(*pip, "wheel", "--quiet", "--no-deps", "--wheel-dir", folder / "wheel", ROOT)
     (wheel,) = (folder / "wheel").glob("*.whl")
