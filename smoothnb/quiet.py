@@ -10,17 +10,21 @@ from pathlib import Path
 from types import ModuleType
 
 import diffusers
+import jaxtyping
 import torch
 
-PASSED_THROUGH = tuple(f"{Path(module).parent}{os.sep}" for module in (__file__, diffusers.__file__, torch.__file__))
-PASSED_THROUGH += (contextlib.__file__,)
-"""Where code lies that stands between a reader's line and ours: the package, its pipelines, and their decorators."""
+BETWEEN = (
+    *(f"{Path(module.__file__).parent}{os.sep}" for module in (sys.modules[__package__], diffusers, jaxtyping, torch)),
+    contextlib.__file__,
+    "<@beartype(",
+)
+"""How names of files begin whose code may stand between a reader's line and ours: pipelines, and decorators."""
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
     """Warns of the line that called into this package, however many of its functions and decorators lie between."""
     level, frame = 2, sys._getframe(1)
-    while frame.f_back and frame.f_code.co_filename.startswith(PASSED_THROUGH):
+    while frame.f_back and frame.f_code.co_filename.startswith(BETWEEN):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, category, stacklevel=level)
 
