@@ -189,9 +189,11 @@ def picture(w: World) -> list:
         w.file, str(w.file), a, a / 255, torch.from_numpy(a).permute(2, 0, 1), a[None], [p], (p,), iter([p]),
         p.convert("RGBA"), torch.from_numpy(a).permute(2, 0, 1).double() / 255, np.asfortranarray(a), a[::1, ::1],
     )]  # fmt: skip
-    names = ("1", "L", "P", "LA", "CMYK", "YCbCr", "HSV", "I;16", "RGBX", "RGBa", "LAB")
+    names = ("1", "L", "P", "LA", "CMYK", "YCbCr", "HSV", "RGBX", "RGBa", "LAB")
     modes = [Good(p.convert(mode)) for mode in names]
     modes += [
+        # By way of a single channel, for the oldest Pillow that we take.
+        Good(p.convert("L").convert("I").convert("I;16")),
         Good(p.convert("LA").convert("La")),
         Good(Image.fromarray(a[..., 0] / np.float32(255))),
         Good(p.convert("I")),

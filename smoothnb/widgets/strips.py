@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from pathlib import Path
 
 from PIL import Image, ImageChops, ImageDraw, ImageFont
 
@@ -60,7 +59,8 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
     # matplotlib's own copy of DejaVu Sans is on every machine, and has η, ε and ∅.
     import matplotlib
 
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
+    # As a string: the oldest Pillow that we take knows no Path here.
+    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
 
 
 @checked(frames=rows, labels=checks.several, size=checks.whole(1))
