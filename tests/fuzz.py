@@ -189,11 +189,12 @@ def picture(w: World) -> list:
         w.file, str(w.file), a, a / 255, torch.from_numpy(a).permute(2, 0, 1), a[None], [p], (p,), iter([p]),
         p.convert("RGBA"), torch.from_numpy(a).permute(2, 0, 1).double() / 255, np.asfortranarray(a), a[::1, ::1],
     )]  # fmt: skip
-    names = ("1", "L", "P", "LA", "CMYK", "YCbCr", "HSV", "RGBX", "RGBa", "LAB")
+    names = ("1", "L", "P", "LA", "CMYK", "YCbCr", "HSV", "RGBX", "LAB")
     modes = [Good(p.convert(mode)) for mode in names]
     modes += [
-        # By way of a single channel, for the oldest Pillow that we take.
-        Good(p.convert("L").convert("I").convert("I;16")),
+        # By way of another mode, for the oldest Pillow that we take.
+        Good(p.convert("L").convert("I;16")),
+        Good(p.convert("RGBA").convert("RGBa")),
         Good(p.convert("LA").convert("La")),
         Good(Image.fromarray(a[..., 0] / np.float32(255))),
         Good(p.convert("I")),
@@ -217,7 +218,8 @@ def own_size(w: World) -> list:
 
 
 def pil(w: World) -> list:
-    modes = [Good(w.picture.convert(m)) for m in ("1", "L", "P", "LA", "CMYK", "HSV", "RGBA", "I;16")]
+    modes = [Good(w.picture.convert(m)) for m in ("1", "L", "P", "LA", "CMYK", "HSV", "RGBA")]
+    modes.append(Good(w.picture.convert("L").convert("I;16")))
     bad = (None, 3, "x", b"x", w.pixels, [], object(), Image.new("RGB", (64, 0)))
     return [Good(w.picture), *modes, Good(Image.new("LAB", (64, 64))), *(Bad(v) for v in bad)]
 
