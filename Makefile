@@ -32,13 +32,12 @@ lab: $(STAMP)
 	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(LAB_ARGS)
 
 # Each worker is given one thread: as many workers as cores share the machine without getting into each other's way.
-# Notebooks run one after the other, as readers run them: with all threads. Two at once take three times as long.
 test: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --dist loadscope $(PYTEST_ARGS)
-	$(if $(NOTEBOOKS),$(BIN)/pytest --nbval-lax --nbval-current-env --nbval-sanitize-with tests/sanitize.cfg \
-		--nbval-cell-timeout 600 $(NOTEBOOKS))
+	$(if $(NOTEBOOKS),OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --dist loadscope --nbval-lax --nbval-current-env \
+		--nbval-sanitize-with tests/sanitize.cfg --nbval-cell-timeout 600 $(NOTEBOOKS))
 
 # Bars are off, so that none is kept in the outputs; GitHub cannot show a notebook that holds the state of widgets.
 notebooks: $(STAMP)
