@@ -14,7 +14,7 @@ import jaxtyping
 import torch
 
 BETWEEN = (
-    *(f"{Path(module.__file__).parent}{os.sep}" for module in (sys.modules[__package__], diffusers, jaxtyping, torch)),
+    *(f"{Path(file).parent}{os.sep}" for file in (__file__, diffusers.__file__, jaxtyping.__file__, torch.__file__)),
     contextlib.__file__,
     "<@beartype(",
 )
