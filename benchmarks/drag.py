@@ -22,18 +22,18 @@ from PIL import Image
 from results import mean_with_interval, resume, write_tables
 
 from smoothnb.dragging import DRAG_DIFFUSION, Dragged, DragOptions, drag, point_map
+from smoothnb.evaluation.report import describe
+from smoothnb.figures import strip
+from smoothnb.figures.marks import mark
 from smoothnb.images import to_pil, to_pixels
-from smoothnb.inversion import ddim_invert
+from smoothnb.inversion.inversion import ddim_invert
 from smoothnb.latents import decode, encode
-from smoothnb.machine import describe
-from smoothnb.models import load_pipeline
+from smoothnb.models.load import load_pipeline
 from smoothnb.postcards.captions import full_caption
 from smoothnb.postcards.reader import load_reader
 from smoothnb.postcards.render import render, thing_mask
 from smoothnb.postcards.scene import EXTENT, Scene, edit, random_scenes
 from smoothnb.postcards.stream import HELD_OUT
-from smoothnb.widgets import strip
-from smoothnb.widgets.marks import mark
 
 MODELS = ("base", "smooth")
 SUNS = 4

@@ -21,19 +21,19 @@ import torch.nn.functional as F
 from PIL import Image
 from results import mean_with_interval, resume, write_tables
 
+from smoothnb.editing.edit import edit_text
+from smoothnb.evaluation.report import describe
+from smoothnb.figures import strip
 from smoothnb.images import to_pil, to_pixels
-from smoothnb.inversion import Inversion, ddim_invert
-from smoothnb.machine import describe
-from smoothnb.models import load_pipeline
-from smoothnb.null_text import null_text_invert
+from smoothnb.inversion.inversion import Inversion, ddim_invert
+from smoothnb.inversion.null_text import null_text_invert
+from smoothnb.models.load import load_pipeline
 from smoothnb.postcards.captions import full_caption
 from smoothnb.postcards.reader import load_reader
 from smoothnb.postcards.render import render, thing_mask
 from smoothnb.postcards.scene import COLOURS, FACTORS, Scene, edit, random_scenes
 from smoothnb.postcards.stream import HELD_OUT
 from smoothnb.sampling import finish
-from smoothnb.text_editing import edit_text
-from smoothnb.widgets import strip
 
 MODELS = ("base", "smooth")
 STANDING = ("house", "pine", "lighthouse")

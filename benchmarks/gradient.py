@@ -11,13 +11,13 @@ from pathlib import Path
 
 import torch
 
-from smoothnb.datasets import PostcardStream
+from smoothnb.evaluation.report import describe
 from smoothnb.latents import encode_pixels
-from smoothnb.lora import add_lora
-from smoothnb.machine import describe
-from smoothnb.models import load_pipeline
-from smoothnb.regularizer import POINTS, RunningConstant, unit_directions, variation_regularizer
+from smoothnb.models.load import load_pipeline
+from smoothnb.models.lora import add_lora
 from smoothnb.schedule import Schedule
+from smoothnb.training.datasets import PostcardStream
+from smoothnb.training.regularizer import POINTS, RunningConstant, unit_directions, variation_regularizer
 
 TRIED = {
     torch.float32: [(0.0, 1e-3), (0.0, 1e-4), (-1e-3, 1e-3), (-1e-2, 1e-2)],

@@ -20,20 +20,20 @@ from torch import Tensor
 
 from smoothnb.evaluation import reconstruction
 from smoothnb.evaluation.bootstrap import change, interval
+from smoothnb.evaluation.report import describe
+from smoothnb.figures import strip
 from smoothnb.images import neighbour_distances, to_pil, to_pixels
 from smoothnb.interpolation import interpolate
-from smoothnb.inversion import Inversion, ddim_invert, reconstruct
+from smoothnb.inversion.inversion import Inversion, ddim_invert, reconstruct
+from smoothnb.inversion.null_text import null_text_invert
 from smoothnb.latents import decode, encode
-from smoothnb.machine import describe
-from smoothnb.models import load_pipeline
-from smoothnb.null_text import null_text_invert
+from smoothnb.models.load import load_pipeline
 from smoothnb.postcards.pictures import beyond
 from smoothnb.postcards.reader import load_reader
 from smoothnb.postcards.render import render
 from smoothnb.postcards.scene import COLOURS, edit, random_scenes
 from smoothnb.postcards.stream import held_out_prompts, held_out_scenes
 from smoothnb.sampling import generate
-from smoothnb.widgets import strip
 
 MODELS = ("base", "smooth")
 METRICS = {

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from smoothnb.evaluation import istd, walk
+from smoothnb.evaluation.report import describe
 from smoothnb.images import neighbour_distances
-from smoothnb.machine import describe
-from smoothnb.models import load_pipeline
+from smoothnb.models.load import load_pipeline
 from smoothnb.postcards.stream import held_out_prompts
 
 

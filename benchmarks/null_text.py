@@ -25,14 +25,14 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from smoothnb.inversion import Inversion, ddim_invert
-from smoothnb.machine import describe
-from smoothnb.models import best_device, load_pipeline
-from smoothnb.null_text import null_text_invert
+from smoothnb.evaluation.report import describe
+from smoothnb.inversion.inversion import Inversion, ddim_invert
+from smoothnb.inversion.null_text import null_text_invert
+from smoothnb.inversion.soap import Soap
+from smoothnb.models.load import best_device, load_pipeline
 from smoothnb.postcards.render import render
 from smoothnb.postcards.stream import held_out_prompts, held_out_scenes
 from smoothnb.sampling import embed, sample
-from smoothnb.soap import Soap
 
 PUBLISHED, OURS, HALF = METHODS = ("published", "ours, float32", "ours, half precision")
 

@@ -7,7 +7,7 @@ import statistics
 import time
 from pathlib import Path
 
-from smoothnb.machine import describe
+from smoothnb.evaluation.report import describe
 from smoothnb.postcards.render import render
 from smoothnb.postcards.scene import random_scenes
 

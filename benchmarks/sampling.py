@@ -6,8 +6,8 @@ import statistics
 import time
 from pathlib import Path
 
-from smoothnb.machine import describe
-from smoothnb.models import load_pipeline
+from smoothnb.evaluation.report import describe
+from smoothnb.models.load import load_pipeline
 
 
 def main() -> None:

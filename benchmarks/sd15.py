@@ -26,14 +26,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from architectures import random_pipeline
 from live_memory import LiveMemory
 from PIL import Image
 
 import smoothnb as sn
-from smoothnb.architectures import random_pipeline
-from smoothnb.lora import add_lora
-from smoothnb.machine import describe
-from smoothnb.models import best_device
+from smoothnb.evaluation.report import describe
+from smoothnb.models.load import best_device
+from smoothnb.models.lora import add_lora
 from smoothnb.training.trainer import Trainer
 
 SOURCE, TARGET = "a red house in a meadow", "a blue house in a meadow"

@@ -19,12 +19,18 @@ from pathlib import Path
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 
-from smoothnb.lora import add_lora
-from smoothnb.machine import describe
-from smoothnb.models import best_device, load_pipeline
-from smoothnb.objective import base_loss
-from smoothnb.regularizer import POINTS, RunningConstant, objective_parts, unit_directions, variation_regularizer
+from smoothnb.evaluation.report import describe
+from smoothnb.models.load import best_device, load_pipeline
+from smoothnb.models.lora import add_lora
 from smoothnb.schedule import Schedule
+from smoothnb.training.losses import base_loss
+from smoothnb.training.regularizer import (
+    POINTS,
+    RunningConstant,
+    objective_parts,
+    unit_directions,
+    variation_regularizer,
+)
 
 METHODS = ("plain", "ours", "exact")
 LAZY = 4

@@ -16,7 +16,7 @@ from diffusers import UNet2DConditionModel
 
 from smoothnb.evaluation import ReaderJudge, read_prompts
 from smoothnb.evaluation.report import report
-from smoothnb.models import load_pipeline
+from smoothnb.models.load import load_pipeline
 from smoothnb.training import TrainConfig, train
 
 

@@ -11,9 +11,9 @@ from jaxtyping import Float
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from smoothnb.arguments import checked
-from smoothnb.checks import expanded, several
-from smoothnb.files import replacing
+from smoothnb._utils.arguments import checked
+from smoothnb._utils.checks import expanded, several
+from smoothnb._utils.files import replacing
 
 ImageLike = Image.Image | str | Path | np.ndarray | Tensor
 """One picture: PIL, a path, or an array or tensor (uint8 in 0…255 or floating point in [0, 1])."""

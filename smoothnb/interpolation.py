@@ -7,10 +7,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from smoothnb import arguments, checks
-from smoothnb.arguments import checked
-from smoothnb.checks import as_whole
-from smoothnb.inversion import Inversion
+from smoothnb._utils import arguments, checks
+from smoothnb._utils.arguments import checked
+from smoothnb._utils.checks import as_whole
+from smoothnb.inversion.inversion import Inversion
 from smoothnb.latents import seeded_noise, slerp
 from smoothnb.sampling import embed, generate
 

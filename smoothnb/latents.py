@@ -8,10 +8,10 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from smoothnb import arguments, checks
-from smoothnb.arguments import checked
+from smoothnb._utils import arguments, checks
+from smoothnb._utils.arguments import checked
+from smoothnb._utils.memory import spared
 from smoothnb.images import ImageLike, to_pil, to_pixels
-from smoothnb.memory import spared
 
 PARALLEL = 1e-7
 """Angle in radians below which two directions count as one: lerp and slerp then agree to the last bit of float32."""

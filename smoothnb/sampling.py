@@ -9,13 +9,12 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from smoothnb import checks
-from smoothnb.arguments import checked
+from smoothnb._utils import checks
+from smoothnb._utils.arguments import checked
+from smoothnb._utils.console import progress_bar, warn
+from smoothnb._utils.memory import spared
 from smoothnb.images import to_pil
 from smoothnb.latents import decode, decode_pixels, seeded_noise
-from smoothnb.memory import spared
-from smoothnb.progress import progress_bar
-from smoothnb.quiet import warn
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from smoothnb import checks
+from smoothnb._utils import checks
 
 Samples = Float[Tensor, "batch *shape"]
 """A batch of latents or pixels, of any shape."""

@@ -5,15 +5,9 @@ import jaxtyping
 # Before smoothnb is first imported. An int is welcome where a float is asked for (PEP 484).
 jaxtyping.install_import_hook("smoothnb", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
-import sys  # noqa: E402
-from pathlib import Path  # noqa: E402
-
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from diffusers import StableDiffusionPipeline  # noqa: E402
-
-# pytest puts no folder on the path here, and programs beside the tests import the same file.
-sys.path.append(str(Path(__file__).parent))
 from tiny import build_tiny_pipeline  # noqa: E402
 
 

@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 from tiny import build_tiny_pipeline
 
 import smoothnb as sn
-from smoothnb.lora_files import Lora, Pair
-from smoothnb.null_text import _fit
+from smoothnb.inversion.null_text import _fit
+from smoothnb.models.lora_files import Lora, Pair
 
 QUICK = sn.DragOptions(num_inference_steps=4, max_steps=2, lora_steps=2)
 
@@ -183,7 +183,7 @@ def test_a_lora_that_is_interrupted_is_not_attached(monkeypatch, number, error):
 def test_meanwhile_smoothness_leaves_other_adapters_at_work(monkeypatch):
     from peft import LoraConfig
 
-    from smoothnb.lora import blended
+    from smoothnb.models.lora import blended
 
     pipe = build_tiny_pipeline()
     sn.import_lora(pipe, random_lora(pipe.unet))
@@ -201,7 +201,7 @@ KILLED = """
 import numpy as np
 from PIL import Image
 import smoothnb as sn
-import smoothnb.series
+import smoothnb.inversion.series
 smoothnb.series.PAUSE = 0
 pipe = sn.load_pipeline({model!r}, "cpu")
 picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
@@ -222,7 +222,7 @@ def test_a_killed_null_text_inversion_goes_on_where_it_was(tiny_folder, tmp_path
     whole = [file for file in tmp_path.glob("*.safetensors") if "making" not in file.name]
     assert len(whole) == 1, "the DDIM inversion alone"
     pipe, fits = sn.load_pipeline(tiny_folder, "cpu"), []
-    monkeypatch.setattr("smoothnb.null_text._fit", lambda *args: fits.append(1) or _fit(*args))
+    monkeypatch.setattr("smoothnb.inversion.null_text._fit", lambda *args: fits.append(1) or _fit(*args))
     done = load_file(found[0])["series"]
     resumed = sn.null_text_invert(
         pipe, picture, "a house", 7.5, 100, inner_steps=2, tolerance=0, cache=tmp_path, progress=False

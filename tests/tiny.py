@@ -7,7 +7,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 def build_tiny_pipeline() -> StableDiffusionPipeline:
     """Stable Diffusion's parts and scheduler settings at 64×64 pixels, with random weights."""
-    from smoothnb.architectures import build_pipeline
+    from smoothnb.models.build import build_pipeline
     from smoothnb.postcards.captions import build_tokenizer
 
     torch.manual_seed(0)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from smoothnb.meanwhile import hooked
+from smoothnb._utils.temporarily import hooked
 
 Points = Float[Tensor, "batch point 2"]
 """(x, y) in pixels of the picture, whose corners are (0, 0) and (width, height)."""

@@ -6,11 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from smoothnb import checks
-from smoothnb.arguments import checked
+from smoothnb._utils import checks
+from smoothnb._utils.arguments import checked
+from smoothnb._utils.memory import spared
 from smoothnb.dragging.features import Eye
-from smoothnb.inversion import INVERSION, Inversion
-from smoothnb.memory import spared
+from smoothnb.inversion.inversion import INVERSION, Inversion
 from smoothnb.sampling import embed, scheduler_for
 
 GRID = 64

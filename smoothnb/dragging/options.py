@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields
 
-from smoothnb import checks
+from smoothnb._utils import checks
 
 SHARES = {"radius": 1 / 8, "tracking_radius": 1 / 16, "spacing": 1 / 64, "stride": 1 / 8, "arrival": 1 / 16}
 """Lengths that are not given, as shares of the picture's shorter side."""

@@ -9,13 +9,12 @@ from itertools import islice
 import torch
 from torch import Tensor
 
+from smoothnb._utils.console import progress_bar, warn
 from smoothnb.dragging.features import Eye, Points
 from smoothnb.dragging.moving import Way, follow
 from smoothnb.dragging.options import DragOptions
 from smoothnb.dragging.reference import refer
-from smoothnb.inversion import climb
-from smoothnb.progress import progress_bar
-from smoothnb.quiet import warn
+from smoothnb.inversion.inversion import climb
 from smoothnb.sampling import denoise, guided_noise, sample, scheduler_for
 
 

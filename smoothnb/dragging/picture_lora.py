@@ -6,9 +6,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from smoothnb._utils.console import progress_bar
 from smoothnb.dragging.options import DragOptions
-from smoothnb.lora import stacked_lora
-from smoothnb.progress import progress_bar
+from smoothnb.models.lora import stacked_lora
 from smoothnb.schedule import Schedule
 
 NAME = "picture"

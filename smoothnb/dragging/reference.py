@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 import torch.nn.functional as F
 from torch import Tensor
 
-from smoothnb.meanwhile import attending
+from smoothnb._utils.temporarily import attending
 
 PUBLISHED = 10 / 16
 """Stable Diffusion 1.5 has 16 layers of self-attention, of which DragDiffusion changes those from the tenth on."""

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from smoothnb.checks import as_number, shown
+from smoothnb._utils.checks import as_number, shown
 from smoothnb.images import ImageLike, to_rgb
 
 PointList = Sequence[Sequence[float]]

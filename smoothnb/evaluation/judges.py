@@ -11,10 +11,10 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
-from smoothnb import checks
-from smoothnb.arguments import checked
-from smoothnb.checks import expanded
-from smoothnb.evaluation.reconstruction import lpips_distances
+from smoothnb._utils import checks
+from smoothnb._utils.arguments import checked
+from smoothnb._utils.checks import expanded
+from smoothnb.evaluation._reconstruction import lpips_distances
 from smoothnb.images import to_pixels
 from smoothnb.postcards.captions import stated
 from smoothnb.postcards.reader import Reader, load_reader

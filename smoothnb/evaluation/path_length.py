@@ -6,12 +6,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from smoothnb import checks
-from smoothnb.arguments import checked
-from smoothnb.evaluation.istd import walk
+from smoothnb._utils import checks
+from smoothnb._utils.arguments import checked
+from smoothnb._utils.console import progress_bar
+from smoothnb._utils.memory import spared
+from smoothnb.evaluation._istd import walk
 from smoothnb.latents import slerp
-from smoothnb.memory import spared
-from smoothnb.progress import progress_bar
 from smoothnb.sampling import embed, generate_pixels
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 from diffusers import StableDiffusionPipeline
 
+from smoothnb._utils.files import write_text
 from smoothnb.evaluation.judges import ReaderJudge
-from smoothnb.files import write_text
+from smoothnb.evaluation.report import describe
 from smoothnb.images import save_picture
-from smoothnb.machine import describe
-from smoothnb.models import load_pipeline
+from smoothnb.models.load import load_pipeline
 from smoothnb.postcards.reader import accuracy
 from smoothnb.postcards.render import render
 from smoothnb.postcards.sheet import contact_sheet

@@ -8,12 +8,12 @@ import urllib.request
 import zipfile
 from pathlib import Path
 
-from smoothnb import checks
-from smoothnb.arguments import checked
-from smoothnb.checks import expanded
-from smoothnb.files import replacing
+from smoothnb._utils import checks
+from smoothnb._utils.arguments import checked
+from smoothnb._utils.checks import expanded
+from smoothnb._utils.console import progress_bar
+from smoothnb._utils.files import replacing
 from smoothnb.postcards.stream import held_out_prompts
-from smoothnb.progress import progress_bar
 
 COCO = "http://images.cocodataset.org/annotations/annotations_trainval2017.zip"
 COCO_MD5 = "f4bbac642086de4f52a3fdda2de5fa2c"

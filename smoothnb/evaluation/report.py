@@ -1,31 +1,47 @@
 """The counterparts of the paper's tables: smoothness beside quality, and reconstruction, of any models."""
 
 import json
+import os
+import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
+from smoothnb._utils.files import write_text
+from smoothnb.evaluation._compare import Comparison, compare, save_plot, unevenest
+from smoothnb.evaluation._istd import ISTD, istd, walk
+from smoothnb.evaluation._reconstruction import reconstruction
 from smoothnb.evaluation.bootstrap import change, interval
-from smoothnb.evaluation.compare import Comparison, compare, save_plot, unevenest
-from smoothnb.evaluation.istd import ISTD, istd, walk
 from smoothnb.evaluation.judges import Judge
 from smoothnb.evaluation.path_length import path_lengths
-from smoothnb.evaluation.reconstruction import reconstruction
-from smoothnb.files import write_text
+from smoothnb.figures import strip
 from smoothnb.images import save_picture
-from smoothnb.inversion import ddim_invert
+from smoothnb.inversion.inversion import ddim_invert
+from smoothnb.inversion.null_text import null_text_invert
 from smoothnb.latents import decode, encode
-from smoothnb.machine import describe
-from smoothnb.models import fingerprint
-from smoothnb.null_text import null_text_invert
+from smoothnb.models.load import fingerprint
 from smoothnb.sampling import generate, generate_pixels
-from smoothnb.widgets import strip
 
 STRIPS = 6
 """How many of the first model's most uneven walks are drawn, by every model."""
 METRICS = {"mse": ("MSE ↓", ".5f"), "lpips": ("LPIPS ↓", ".4f"), "ssim": ("SSIM ↑", ".4f"), "psnr": ("PSNR ↑", ".2f")}
+
+
+def describe(device: torch.device | str = "cpu") -> dict[str, str]:
+    """The device and the versions that stand beside a figure.
+
+    Args:
+        device: What the figure was measured on.
+
+    Returns:
+        "device", "torch" and "python".
+    """
+    cores = f"{os.cpu_count()} CPU cores"
+    name = torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else cores
+    return {"device": name, "torch": torch.__version__, "python": platform.python_version()}
 
 
 def report(

@@ -14,11 +14,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from smoothnb.architectures import build_pipeline
-from smoothnb.files import replacing
+from smoothnb._utils.files import read_weights, replacing
 from smoothnb.images import save_picture
-from smoothnb.models import load_pipeline
-from smoothnb.objective import offset_noise
+from smoothnb.models.build import build_pipeline
+from smoothnb.models.load import load_pipeline
 from smoothnb.postcards.captions import build_tokenizer, caption, vocabulary
 from smoothnb.postcards.fit import fit
 from smoothnb.postcards.muon import optimizers
@@ -26,7 +25,7 @@ from smoothnb.postcards.scene import random_scenes
 from smoothnb.postcards.sheet import contact_sheet
 from smoothnb.postcards.stream import held_out_prompts
 from smoothnb.postcards.styles import render_in
-from smoothnb.weights import read_weights
+from smoothnb.training.losses import offset_noise
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from smoothnb.arguments import checked
-from smoothnb.checks import text
+from smoothnb._utils.arguments import checked
+from smoothnb._utils.checks import text
+from smoothnb._utils.files import data_folder
 from smoothnb.images import save_picture, to_pil
 from smoothnb.postcards.render import render
 from smoothnb.postcards.scene import Scene
-from smoothnb.sources import data_folder
 
 Renders = dict[str, Float[Tensor, "3 size size"]]
 """RGB in [0, 1] by caption."""

@@ -14,14 +14,12 @@ from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from smoothnb.files import replacing
+from smoothnb._utils.files import data_folder, read_weights, replacing
 from smoothnb.postcards.fit import fit
 from smoothnb.postcards.muon import optimizers
 from smoothnb.postcards.scene import EXTENT, FACTORS, Scene, random_scenes
 from smoothnb.postcards.stream import held_out_scenes
 from smoothnb.postcards.styles import render_in
-from smoothnb.sources import data_folder
-from smoothnb.weights import read_weights
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,14 @@
-from smoothnb.training.config import TrainConfig
-from smoothnb.training.train import train
-from smoothnb.training.trainer import Progress
+"""Training of a smooth LoRA. Names are imported when they are first used: the losses need no trainer."""
 
-__all__ = ["Progress", "TrainConfig", "train"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "_train": ["train"],
+        "config": ["TrainConfig"],
+        "losses": ["base_loss"],
+        "regularizer": ["RunningConstant", "unit_directions", "variation", "variation_regularizer"],
+        "trainer": ["Progress"],
+    },
+)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
-from smoothnb import checks
+from smoothnb._utils import checks
 
 
 @dataclass(frozen=True)

@@ -9,18 +9,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from smoothnb.checkpoints import latest_checkpoint, load_latest, save_checkpoint
-from smoothnb.datasets import open_data
+from smoothnb.figures import strip
 from smoothnb.images import save_picture
 from smoothnb.latents import encode_pixels, picture_size, seeded_noise, slerp
-from smoothnb.lora import add_lora
-from smoothnb.models import load_pipeline
-from smoothnb.objective import base_loss, drop_prompts, offset_noise
-from smoothnb.regularizer import POINTS, RunningConstant, objective_parts, unit_directions
+from smoothnb.models.load import load_pipeline
+from smoothnb.models.lora import add_lora
 from smoothnb.sampling import generate
 from smoothnb.schedule import Schedule
+from smoothnb.training.checkpoints import latest_checkpoint, load_latest, save_checkpoint
 from smoothnb.training.config import TrainConfig
-from smoothnb.widgets import strip
+from smoothnb.training.datasets import open_data
+from smoothnb.training.losses import base_loss, drop_prompts, offset_noise
+from smoothnb.training.regularizer import POINTS, RunningConstant, objective_parts, unit_directions
 
 log = logging.getLogger(__name__)
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import traitlets
 
-from smoothnb import checks
-from smoothnb.arguments import checked
+from smoothnb._utils import checks
+from smoothnb._utils.arguments import checked
 from smoothnb.widgets.mixing import MixingSlider, Row
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import traitlets
 from PIL import Image
 
-from smoothnb import checks
-from smoothnb.arguments import checked
+from smoothnb._utils import checks
+from smoothnb._utils.arguments import checked
 from smoothnb.images import ImageLike, to_rgb
 
 HERE = Path(__file__).parent

@@ -8,8 +8,8 @@ import ipywidgets as widgets
 import numpy as np
 from PIL import Image
 
-from smoothnb import checks
-from smoothnb.arguments import checked
+from smoothnb._utils import checks
+from smoothnb._utils.arguments import checked
 from smoothnb.dragging import Dragged, DragOptions, drag
 from smoothnb.images import ImageLike, to_pil, to_pixels
 from smoothnb.latents import picture_size

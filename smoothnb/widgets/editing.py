@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import ipywidgets as widgets
 from PIL import Image
 
-from smoothnb import checks
-from smoothnb.arguments import checked
+from smoothnb._utils import checks
+from smoothnb._utils.arguments import checked
+from smoothnb.editing.edit import check_prompts, edit_text
+from smoothnb.figures.strips import difference
 from smoothnb.images import ImageLike, to_pil, to_pixels
-from smoothnb.inversion import Inversion, ddim_invert
+from smoothnb.inversion.inversion import Inversion, ddim_invert
 from smoothnb.latents import picture_size
 from smoothnb.sampling import embed, finish
-from smoothnb.text_editing import check_prompts, edit_text
 from smoothnb.widgets.mixing import MixingSlider
-from smoothnb.widgets.strips import difference
 
 SWITCHES = (0.8, 0.4, 1.0, 0.6, 0.2, 0.0)
 """In the order in which they are drawn."""

@@ -10,8 +10,8 @@ import time
 import ipywidgets as widgets
 from PIL import Image
 
-from smoothnb import checks
-from smoothnb.arguments import checked
+from smoothnb._utils import checks
+from smoothnb._utils.arguments import checked
 
 
 class LivePlot(widgets.HTML):

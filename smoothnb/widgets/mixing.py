@@ -7,11 +7,11 @@ from pathlib import Path
 import traitlets
 from PIL import Image
 
-from smoothnb import checks
-from smoothnb.arguments import checked
+from smoothnb._utils import checks
+from smoothnb._utils.arguments import checked
+from smoothnb.figures.export import save_frames
+from smoothnb.figures.strips import rows, rows_of
 from smoothnb.widgets.drawing import Drawing
-from smoothnb.widgets.export import save_frames
-from smoothnb.widgets.strips import rows, rows_of
 from smoothnb.widgets.viewer import FrameViewer
 
 Row = Sequence[Image.Image] | Iterator[Image.Image]

@@ -8,10 +8,10 @@ import numpy as np
 import traitlets
 from PIL import Image
 
-from smoothnb import checks
-from smoothnb.arguments import checked
+from smoothnb._utils import checks
+from smoothnb._utils.arguments import checked
+from smoothnb.figures.strips import MARGIN, rows_of, strip
 from smoothnb.images import save_picture
-from smoothnb.widgets.strips import MARGIN, rows_of, strip
 from smoothnb.widgets.viewer import FrameViewer
 
 

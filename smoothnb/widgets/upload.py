@@ -6,9 +6,9 @@ from collections.abc import Mapping
 import ipywidgets as widgets
 from PIL import Image
 
-from smoothnb.arguments import checked
+from smoothnb._utils.arguments import checked
+from smoothnb.figures.strips import picture as rgb
 from smoothnb.images import to_rgb
-from smoothnb.widgets.strips import picture as rgb
 
 
 class PictureUpload(widgets.FileUpload):

@@ -8,8 +8,8 @@ import ipywidgets
 import traitlets
 from PIL import Image
 
-from smoothnb import checks
-from smoothnb.arguments import checked
+from smoothnb._utils import checks
+from smoothnb._utils.arguments import checked
 from smoothnb.images import neighbour_distances
 from smoothnb.widgets.mixing import MixingSlider
 

@@ -12,16 +12,16 @@ from PIL import Image
 from smoothnb.dragging import DRAG_DIFFUSION, DragOptions, drag, point_map
 from smoothnb.dragging.moving import Move
 from smoothnb.images import to_pixels
-from smoothnb.inversion import ddim_invert
+from smoothnb.inversion.inversion import ddim_invert
 from smoothnb.latents import seeded_noise
-from smoothnb.lora import set_smoothness
-from smoothnb.models import fingerprint, load_pipeline
+from smoothnb.models.load import fingerprint, load_pipeline
+from smoothnb.models.lora import set_smoothness
 from smoothnb.postcards import edit, example_scene, full_caption, picture, thing_mask
 from smoothnb.postcards.reader import load_reader
 from smoothnb.sampling import generate
 
 # The module: the package has a function of that name.
-DRAG = sys.modules["smoothnb.dragging.drag"]
+DRAG = sys.modules["smoothnb.dragging._drag"]
 SCENE = example_scene("house")
 MOVED = edit(SCENE, x=SCENE.x + 28)
 HOUSE, PROMPT = picture(SCENE), full_caption(SCENE)

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from smoothnb import ISTD, compare, load_pipeline, set_smoothness
+from smoothnb.evaluation._compare import unevenest
+from smoothnb.evaluation._istd import IstdSettings
 from smoothnb.evaluation.bootstrap import interval
-from smoothnb.evaluation.compare import unevenest
-from smoothnb.evaluation.istd import IstdSettings
-from smoothnb.lora import SMOOTH, add_lora
-from smoothnb.models import fingerprint
+from smoothnb.models.load import fingerprint
+from smoothnb.models.lora import SMOOTH, add_lora
 
 GENERATOR = torch.Generator().manual_seed(0)
 PROMPTS = tuple(f"prompt {i}" for i in range(200))

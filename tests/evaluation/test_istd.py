@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from smoothnb import ISTD, generate, istd, neighbour_distances, seeded_noise, slerp
-from smoothnb.sources import data_folder
+from smoothnb._utils.files import data_folder
 
 SETTINGS = dict(num_ratios=3, num_inference_steps=2, progress=False)
 PROMPTS = ["a house", "a pine", "a red sailboat at night", "a balloon", "snow"]
@@ -105,9 +105,9 @@ def test_a_file_cut_anywhere_is_gone_on_with(tiny_pipe, measured, tmp_path, kept
     file = tmp_path / "cut.jsonl"
     file.write_bytes(whole[: round(kept * len(whole))])
     drawn = []
-    original = sys.modules["smoothnb.evaluation.istd"].generate
+    original = sys.modules["smoothnb.evaluation._istd"].generate
     monkeypatch.setattr(
-        sys.modules["smoothnb.evaluation.istd"], "generate", lambda *a, **k: drawn.append(1) or original(*a, **k)
+        sys.modules["smoothnb.evaluation._istd"], "generate", lambda *a, **k: drawn.append(1) or original(*a, **k)
     )
     found = istd(tiny_pipe, PROMPTS, batch_size=6, results=file, **SETTINGS)
     assert torch.equal(found.distances, measured.distances)
@@ -205,7 +205,7 @@ def test_two_processes_and_a_killed_one_end_with_the_same_bits_as_one(tiny_folde
 
 def test_shipped_measurements_belong_to_the_shipped_models():
     from smoothnb import example_istd, load_pipeline, set_smoothness
-    from smoothnb.models import fingerprint
+    from smoothnb.models.load import fingerprint
 
     assert example_istd("base").model == fingerprint(load_pipeline("postcard"))
     assert example_istd("smooth").model == fingerprint(load_pipeline("postcard", smooth=True))

@@ -11,8 +11,8 @@ from smoothnb.evaluation import report as module
 from smoothnb.evaluation.judges import ReaderJudge
 from smoothnb.evaluation.report import report
 from smoothnb.images import to_pil
-from smoothnb.lora import set_smoothness
-from smoothnb.models import fingerprint
+from smoothnb.models.load import fingerprint
+from smoothnb.models.lora import set_smoothness
 from smoothnb.postcards.render import render
 from smoothnb.postcards.stream import held_out_prompts, held_out_scenes
 

@@ -7,16 +7,16 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
+from smoothnb._utils.files import data_folder
 from smoothnb.cli import main
 from smoothnb.evaluation.judges import ReaderJudge
 from smoothnb.evaluation.postcards import vae_figures
-from smoothnb.models import load_pipeline
+from smoothnb.models.load import load_pipeline
 from smoothnb.postcards import diffusion, vae
 from smoothnb.postcards.captions import build_tokenizer
 from smoothnb.postcards.render import render
 from smoothnb.postcards.stream import held_out_prompts, held_out_scenes
 from smoothnb.sampling import generate_pixels
-from smoothnb.sources import data_folder
 
 FOLDER = data_folder() / "postcard"
 
@@ -107,7 +107,7 @@ def test_a_model_is_fine_tuned_in_another_style_and_comes_back_from_its_differen
 
     main(["save-difference", "--tuned", str(tmp_path / "d/pipeline"), "--output", str(tmp_path / "data/postcard-new")])
     (tmp_path / "data/postcard").symlink_to(FOLDER)
-    monkeypatch.setattr("smoothnb.sources.data_folder", lambda: tmp_path / "data")
+    monkeypatch.setattr("smoothnb.models.sources.data_folder", lambda: tmp_path / "data")
     again = load_pipeline("postcard-new", device="cpu")
     for name, weight in tuned.unet.named_parameters():
         torch.testing.assert_close(again.unet.get_parameter(name), weight, atol=2e-3, rtol=0)

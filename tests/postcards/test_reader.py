@@ -1,12 +1,12 @@
 import pytest
 import torch
 
+from smoothnb._utils.files import data_folder
 from smoothnb.postcards.captions import stated
 from smoothnb.postcards.reader import Reader, ReaderConfig, Reading, accuracy, load_reader, train, worn
 from smoothnb.postcards.render import render
 from smoothnb.postcards.scene import Scene
 from smoothnb.postcards.stream import held_out_scenes
-from smoothnb.sources import data_folder
 
 
 @pytest.fixture(scope="module")

@@ -5,14 +5,14 @@ import itertools
 import pytest
 import torch
 
-from smoothnb.models import load_pipeline
+from smoothnb._utils.files import data_folder
+from smoothnb.models.load import load_pipeline
 from smoothnb.postcards.reader import accuracy, load_reader
 from smoothnb.postcards.render import render
 from smoothnb.postcards.scene import random_scenes
 from smoothnb.postcards.stream import held_out_prompts, held_out_scenes
 from smoothnb.postcards.styles import STYLES, render_in, style_of
 from smoothnb.sampling import generate_pixels
-from smoothnb.sources import data_folder
 
 OTHERS = [style for style in STYLES if style != "plain"]
 

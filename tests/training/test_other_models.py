@@ -7,9 +7,9 @@ import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel, UNet2DModel
 
 import smoothnb as sn
-from smoothnb.objective import base_loss
-from smoothnb.regularizer import RunningConstant, objective_parts, unit_directions, variation
 from smoothnb.schedule import Schedule
+from smoothnb.training.losses import base_loss
+from smoothnb.training.regularizer import RunningConstant, objective_parts, unit_directions, variation
 
 SD_SCHEDULE = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
 CONDITIONAL = dict(

@@ -14,12 +14,12 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from smoothnb.checkpoints import checkpoints, latest_checkpoint, save_checkpoint
-from smoothnb.lora import import_lora, set_smoothness
-from smoothnb.lora_files import WEIGHTS
-from smoothnb.models import load_pipeline
+from smoothnb.models.load import load_pipeline
+from smoothnb.models.lora import import_lora, set_smoothness
+from smoothnb.models.lora_files import WEIGHTS
 from smoothnb.sampling import generate
 from smoothnb.training import TrainConfig, train
+from smoothnb.training.checkpoints import checkpoints, latest_checkpoint, save_checkpoint
 from smoothnb.training.trainer import Trainer
 
 

@@ -1,0 +1,1 @@
+"""Plumbing that every chapter of the package uses."""

@@ -1,0 +1,135 @@
+"""Arguments, checked at the door: a name means the same in every public function, so there is one rule for each."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+
+from smoothnb._utils.checks import (
+    Rule,
+    factors,
+    finite,
+    flag,
+    floating,
+    function,
+    number,
+    pair,
+    path,
+    seeds,
+    shown,
+    text,
+    texts,
+    whole,
+)
+
+P, R = ParamSpec("P"), TypeVar("R")
+PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+
+
+def pipeline(name: str, value: object, _: object = None) -> object:
+    """A diffusers pipeline."""
+    missing = [part for part in PARTS if not hasattr(value, part)]
+    if missing:
+        raise TypeError(f"expected {name} as a pipeline, such as load_pipeline() gives, got {shown(value)}")
+    return value
+
+
+def steps(name: str, value: object, pipe: object = None) -> int:
+    """As many sampling steps as the pipeline can take."""
+    found = whole(1)(name, value)
+    most = pipe.scheduler.config.num_train_timesteps if pipe else found
+    if found > most:
+        raise ValueError(f"expected {name} of at most {most}, as many as the model was trained with, got {found}")
+    return found
+
+
+def device(name: str, value: object, _: object = None) -> torch.device:
+    """A device that is there."""
+    try:
+        found = torch.device(value)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f'expected {name} as "cpu", "cuda", "mps" or a torch.device, got {shown(value)}') from error
+    kinds = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if found.type in ("cuda", "mps", "meta") and (found.index or 0) >= kinds.get(found.type, 0):
+        raise ValueError(f"expected {name} as one that is there, got {found}: {kinds} can be used here")
+    return found
+
+
+def dtype(name: str, value: object, _: object = None) -> torch.dtype:
+    """A type that weights can have."""
+    kinds = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+    if value not in kinds:
+        raise ValueError(f"expected {name} as one of {', '.join(map(str, kinds))}, got {shown(value)}")
+    return value
+
+
+def texts_or_embeddings(name: str, value: object, pipe: object = None) -> str | list[str] | Tensor:
+    """Texts, or a tensor that stands for them, whose last axis is as wide as the pipeline's embeddings."""
+    if not isinstance(value, Tensor):
+        return texts(name, value)
+    width = getattr(pipe.unet.config, "cross_attention_dim", value.shape[-1:])
+    if not 3 <= value.ndim <= 4 or value.shape[-1] != width or 0 in value.shape:
+        raise ValueError(
+            f"expected {name} as texts, or as embeddings of text × token × {width}, got shape {tuple(value.shape)}"
+        )
+    return finite(name, value)
+
+
+def shaped_latents(name: str, value: object, pipe: object = None) -> Tensor:
+    """One latent or a batch of them, as many channels as the pipeline's."""
+    channels = pipe.unet.config.in_channels
+    if floating(name, value).ndim not in (3, 4) or value.shape[-3] != channels or 0 in value.shape:
+        raise ValueError(
+            f"expected finite latents with {channels} channels, channels × height × width or a batch of such, got "
+            f"shape {tuple(value.shape)}; draw some with seeded_noise(pipe, seeds)"
+        )
+    return value
+
+
+def latents(name: str, value: object, pipe: object = None) -> Tensor:
+    """Likewise, all numbers finite."""
+    return finite(name, shaped_latents(name, value, pipe))
+
+
+RULES: dict[str, Rule] = {
+    "pipe": pipeline, "prompt": texts_or_embeddings, "negative_prompt": texts_or_embeddings, "target_prompt": texts,
+    "prompts": texts, "latents": latents, "seed": seeds, "seeds": seeds, "num_inference_steps": steps,
+    "guidance_scale": number(1, note=" (1 is no guidance)"), "batch_size": whole(1), "fixed_point_steps": whole(0),
+    "inner_steps": whole(0), "tolerance": number(0), "height": whole(), "width": whole(), "size": whole(1),
+    "interval": number(0), "frames": whole(0), "count": whole(1), "every": whole(1), "progress": flag, "shared": flag,
+    "lpips": flag, "lend_padding": flag, "cache": path, "results": path, "path": path, "file": path, "folder": path,
+    "callback": function, "on_step": function, "distances": function, "predict": function, "reduce": function,
+    "dtype": dtype, "device": device, "pixel_range": pair, "word": text, "blend": texts, "weights": factors,
+    "source": path, "config": path,
+}  # fmt: skip
+"""By name. A function that means something narrower says so, `checked(seed=checks.seed)`."""
+
+
+def checked(**own: Rule | None) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Makes a function check its arguments by their names before anything else; None passes where it is the default.
+
+    Args:
+        own: Rules of this function's own; None for an argument that it checks itself.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(function)
+        rules = {name: own.get(name, RULES.get(name)) for name in signature.parameters}
+
+        @functools.wraps(function)
+        def door(*args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                given = signature.bind(*args, **kwargs)
+            except TypeError as error:
+                raise TypeError(f"{function.__qualname__}(): {error}") from None
+            for name, value in given.arguments.items():
+                if rules[name] and not (value is None and signature.parameters[name].default is None):
+                    given.arguments[name] = rules[name](name, value, given.arguments.get("pipe"))
+            return function(*given.args, **given.kwargs)
+
+        return door
+
+    return decorate

@@ -1,0 +1,94 @@
+"""Files written whole or not at all, weights read without unpickling, and the folder of shipped data."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from torch import Tensor
+
+SIGNS = ("I/O error", "IoError", "os error", "file write failed", "unexpected pos", "No space left")
+"""How safetensors and torch say that a disk is full or a folder read-only: by errors of their own, no OSError."""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A place beside a file's own, to write to; moved there when all is written, so that a kill never leaves half.
+
+    Args:
+        path: The file. Folders that are missing are made.
+
+    Raises:
+        OSError: If it cannot be written: the disk is full, the folder is read-only, the path is a folder. What was
+            there before is there still, and nothing half-written beside it.
+    """
+    partial = path.parent / f"{path.name}.partial"
+    try:
+        if path.is_dir():
+            raise IsADirectoryError("it is a folder, not a file")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException as error:
+        # An unwritable folder fails here once more.
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        if not (isinstance(error, OSError) or any(sign in str(error) for sign in SIGNS)):
+            raise
+        raise OSError(
+            f"cannot write {path}: {error}. Make room on the disk, or give a place that may be written to; what was "
+            "there before is untouched"
+        ) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file, see `replacing`."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def open_weights(path: Path) -> Iterator:
+    """A safetensors file, as `safetensors.safe_open` gives it.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        OSError: If it may not be read.
+        ValueError: If it is a pickle, cut off or damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path} (looked from {Path.cwd()})")
+    try:
+        with path.open("rb") as file:
+            begin = file.read(2)
+    except OSError as error:
+        raise OSError(f"cannot read {path}: {error}") from error
+    if begin in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+        raise ValueError(
+            f"{path} is a pickle, which can run any code when it is opened: expected safetensors. Convert it where "
+            "you trust it, with safetensors.torch.save_file"
+        )
+    try:
+        with safe_open(path, "pt") as file:
+            yield file
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} is cut off or damaged, or no safetensors file ({error}): download or copy it again"
+        ) from None
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All tensors of a safetensors file, on the CPU, and its header's notes; errors as in `open_weights`."""
+    with open_weights(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+
+
+def data_folder() -> Path:
+    """Where the models and pictures that come with smoothnb lie."""
+    package = Path(__file__).resolve().parents[1]
+    # A wheel carries data/ inside the package; in a checkout the two stand side by side.
+    return package / "data" if (package / "data").is_dir() else package.parent / "data"

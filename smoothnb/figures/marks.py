@@ -1,0 +1,97 @@
+"""What is dragged where, drawn on the picture."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from smoothnb._utils import checks
+from smoothnb._utils.arguments import checked
+from smoothnb.figures.strips import picture as rgb
+
+Points = Sequence[Sequence[float]]
+"""(x, y) in pixels of the picture."""
+FROM, TO, WAY = (214, 69, 65), (47, 102, 144), (255, 255, 255)
+"""Colours of handles, targets, and the line between."""
+DIMMED = 0.45
+"""How bright the picture is where it may not change."""
+
+
+def spots(name: str, value: object, _: object = None) -> list[tuple[float, float]]:
+    """The rule for points."""
+    return [checks.pair(name, point) for point in checks.several(name, value)]
+
+
+@checked(picture=rgb, handles=spots, targets=spots, paths=checks.several, width=checks.whole(1))
+def mark(
+    picture: Image.Image,
+    handles: Points = (),
+    targets: Points = (),
+    paths: Sequence[Points] = (),
+    mask: Image.Image | None = None,
+    width: int = 256,
+) -> Image.Image:
+    """Draws handles, arrows to their targets, the ways that points went, and what the mask leaves out.
+
+    Args:
+        picture: At its own size.
+        handles: Points, as red dots.
+        targets: One for each handle, or none: blue dots with an arrow that leads there.
+        paths: Lines through points; a white dot marks each point.
+        mask: As large as the picture; what is black in it is drawn darker.
+        width: Of the result, in pixels; the picture is brought to it first (Lanczos), so that lines are sharp.
+
+    Returns:
+        An RGB picture.
+
+    Raises:
+        ValueError: If targets do not pair up with handles, or the mask has another size.
+    """
+    if len(targets) not in (0, len(handles)):
+        raise ValueError(f"expected no targets or one for each of {len(handles)} handles, got {len(targets)}")
+    paths = [spots("paths", path) for path in paths]
+    if mask is not None and not isinstance(mask, Image.Image):
+        raise TypeError(f"expected mask as a PIL image, got {checks.shown(mask)}")
+    if mask is not None and mask.size != picture.size:
+        raise ValueError(f"expected a mask of the picture's size, {picture.size}, got {mask.size}")
+    scale = width / picture.width
+    size = (width, max(1, round(picture.height * scale)))
+    sheet = picture.resize(size, Image.Resampling.LANCZOS)
+    if mask is not None:
+        darker = Image.fromarray((np.asarray(sheet) * DIMMED).astype(np.uint8))
+        sheet = Image.composite(sheet, darker, mask.convert("L").resize(size))
+    # Drawn twice as large and made smaller, as Pillow's own lines have hard edges.
+    sheet = sheet.resize((2 * size[0], 2 * size[1]))
+    draw = ImageDraw.Draw(sheet)
+    unit = max(3.0, width / 26)
+    groups = [[_at(points, 2 * scale) for points in group] for group in ([handles], [targets], paths)]
+    for path in groups[2]:
+        draw.line(path, WAY, round(unit / 3))
+        for x, y in path:
+            _dot(draw, x, y, unit * 0.45, WAY)
+    for start, end in zip(groups[0][0], groups[1][0], strict=False):
+        _arrow(draw, start, end, unit)
+        _dot(draw, *end, unit, TO)
+    for start in groups[0][0]:
+        _dot(draw, *start, unit, FROM)
+    return sheet.resize(size, Image.Resampling.LANCZOS)
+
+
+def _at(points: Points, scale: float) -> list[tuple[float, float]]:
+    return [(float(x) * scale, float(y) * scale) for x, y in points]
+
+
+def _dot(draw: ImageDraw.ImageDraw, x: float, y: float, radius: float, colour: tuple[int, int, int]) -> None:
+    draw.ellipse((x - radius, y - radius, x + radius, y + radius), colour, (0, 0, 0), max(1, round(radius / 4)))
+
+
+def _arrow(draw: ImageDraw.ImageDraw, start: tuple[float, float], end: tuple[float, float], unit: float) -> None:
+    angle = math.atan2(end[1] - start[1], end[0] - start[0])
+    head = [
+        (end[0] - 2.6 * unit * math.cos(angle + turn), end[1] - 2.6 * unit * math.sin(angle + turn))
+        for turn in (0.4, -0.4)
+    ]
+    for colour, more in (((0, 0, 0), 2), (WAY, 0)):
+        draw.line([start, end], colour, round(unit * 0.5) + more)
+        draw.polygon([end, *head], colour, colour, 1 + more)

@@ -1,0 +1,121 @@
+"""Static strips of frames: what a slider shows, for places where no widget runs."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+
+from PIL import Image, ImageChops, ImageDraw, ImageFont
+
+from smoothnb._utils import checks
+from smoothnb._utils.arguments import checked
+from smoothnb.images import to_rgb
+
+Frames = Sequence[Image.Image] | Mapping[str, Sequence[Image.Image]]
+"""Frames of one path, or several paths by name."""
+
+INK = "#444444"
+MARGIN = 6
+
+
+def rows(name: str, value: object, _: object = None) -> Mapping | Sequence | Iterator:
+    """The rule for frames: one row, or rows by name."""
+    given = list(value.values()) if isinstance(value, Mapping) else [value]
+    for row in given:
+        checks.several(name, row) if not isinstance(row, Iterator) else row
+    return value
+
+
+def picture(name: str, value: object, _: object = None) -> Image.Image:
+    """The rule for a PIL image."""
+    if not isinstance(value, Image.Image):
+        raise TypeError(f"expected {name} as a PIL image, got {checks.shown(value)}")
+    found = to_rgb(value)
+    return value if value.mode == "RGB" and not value.getexif() else found
+
+
+def rows_of(frames: Frames) -> dict[str, list[Image.Image]]:
+    """Brings frames to rows by name (one row: the name is empty).
+
+    Raises:
+        ValueError: If there are no frames, or rows differ in length.
+        TypeError: If a frame is no PIL image.
+    """
+    rows = {str(k): list(v) for k, v in frames.items()} if isinstance(frames, Mapping) else {"": list(frames)}
+    lengths = {name: len(row) for name, row in rows.items()}
+    if not rows or 0 in lengths.values():
+        raise ValueError(f"expected at least one frame in every row, got {lengths or 'no rows'}")
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"expected rows of equal length, got {lengths}")
+    for row in rows.values():
+        for frame in row:
+            if not isinstance(frame, Image.Image):
+                raise TypeError(f"expected frames as PIL images, got {type(frame).__name__}")
+            if 0 in frame.size:
+                raise ValueError(f"expected frames with pixels in them, got one of {frame.width}×{frame.height}")
+    return rows
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    # matplotlib's own copy of DejaVu Sans is on every machine, and has η, ε and ∅.
+    import matplotlib
+
+    # As a string: the oldest Pillow that we take knows no Path here.
+    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
+
+
+@checked(frames=rows, labels=checks.several, size=checks.whole(1))
+def strip(frames: Frames, labels: Sequence[str] | None = None, size: int = 112) -> Image.Image:
+    """Lays frames side by side on white, the columns labelled above, rows named on the left.
+
+    Args:
+        frames: PIL images, or a mapping from names to such rows of equal length.
+        labels: One for each column.
+        size: Width of a frame on the strip, in pixels; the height keeps the first frame's proportions.
+
+    Returns:
+        An RGB picture.
+
+    Raises:
+        ValueError: If there are no frames, rows differ in length, or labels do not pair up with columns.
+        TypeError: If a frame is no PIL image.
+    """
+    rows = rows_of(frames)
+    columns = len(next(iter(rows.values())))
+    if labels is not None and len(labels) != columns:
+        raise ValueError(f"expected {columns} labels, one for each column, got {len(labels)}")
+    first = next(iter(rows.values()))[0]
+    height = max(1, round(size * first.height / first.width))
+    font = _font(max(9, size // 8))
+    line = sum(font.getmetrics())
+    left = MARGIN + max(round(font.getlength(name)) for name in rows) + (MARGIN if any(rows) else 0)
+    top = MARGIN + (line if labels is not None else 0)
+
+    sheet = Image.new("RGB", (left + columns * (size + MARGIN), top + len(rows) * (height + MARGIN)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for column, label in enumerate(labels or ()):
+        draw.text((left + column * (size + MARGIN) + size / 2, MARGIN / 2), str(label), INK, font, anchor="ma")
+    for r, (name, row) in enumerate(rows.items()):
+        y = top + r * (height + MARGIN)
+        draw.text((MARGIN, y + height / 2), name, INK, font, anchor="lm")
+        for column, frame in enumerate(row):
+            small = to_rgb(frame).resize((size, height), Image.Resampling.LANCZOS)
+            sheet.paste(small, (left + column * (size + MARGIN), y))
+    return sheet
+
+
+@checked(a=picture, b=picture, gain=checks.number(0))
+def difference(a: Image.Image, b: Image.Image, gain: float = 3.0) -> Image.Image:
+    """Where two pictures differ: black where they are alike, the brighter the more they are not.
+
+    Args:
+        a: One picture.
+        b: Another; it is resized where its size is another one (Lanczos).
+        gain: Factor on the difference, the largest of the three channels.
+
+    Returns:
+        A grey picture in mode RGB.
+    """
+    b = b if b.size == a.size else b.resize(a.size, Image.Resampling.LANCZOS)
+    channels = ImageChops.difference(a, b).split()
+    most = ImageChops.lighter(ImageChops.lighter(*channels[:2]), channels[2])
+    return most.point(lambda value: min(255, round(gain * value))).convert("RGB")

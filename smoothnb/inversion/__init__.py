@@ -1,0 +1,6 @@
+"""From a picture back to the noise that draws it."""
+
+from smoothnb.inversion.inversion import Inversion, ddim_invert, reconstruct
+from smoothnb.inversion.null_text import null_text_invert
+
+__all__ = ["Inversion", "ddim_invert", "null_text_invert", "reconstruct"]

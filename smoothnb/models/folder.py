@@ -1,0 +1,65 @@
+"""A pipeline's folder, looked over before it is loaded: libraries pass over what is missing, and open pickles."""
+
+import json
+from pathlib import Path
+
+from smoothnb._utils.files import open_weights
+
+AGAIN = "Save the pipeline again with pipe.save_pretrained(...), or download it again"
+MODELS = ("unet", "vae", "text_encoder")
+TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
+"""Files of which a tokenizer can be made; without them, transformers makes one that knows no word, and says nothing."""
+
+
+def read_json(file: Path) -> dict:
+    """What a file of JSON holds.
+
+    Raises:
+        FileNotFoundError: If it is missing.
+        ValueError: If it is damaged.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"{file.parent} is incomplete: expected a {file.name} in it. {AGAIN}")
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{file} is damaged: expected JSON ({error}). {AGAIN}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{file} is damaged: expected a JSON object, got {type(found).__name__}. {AGAIN}")
+    return found
+
+
+def look_over(folder: Path) -> None:
+    """Makes sure that all parts of a pipeline's folder are there, whole, and no pickles.
+
+    Args:
+        folder: As `save_pretrained` writes it.
+
+    Raises:
+        FileNotFoundError: If a file is missing. The message names it.
+        ValueError: If one is damaged, or weights are pickled only.
+    """
+    index = read_json(folder / "model_index.json")
+    for part in (name for name in MODELS if index.get(name, [None])[0] is not None):
+        read_json(folder / part / "config.json")
+        weights = sorted((folder / part).glob("*.safetensors"))
+        if not weights and (pickles := sorted((folder / part).glob("*.bin"))):
+            raise ValueError(
+                f"{pickles[0]} is a pickle, which can run any code when it is opened: expected {part} as safetensors. "
+                "Convert it where you trust it: pipe.save_pretrained(..., safe_serialization=True)"
+            )
+        if not weights:
+            raise FileNotFoundError(f"{folder} is incomplete: expected {part}/….safetensors, found none. {AGAIN}")
+        for file in weights:
+            # Its header says how long it is: what is cut off is noticed without being read.
+            with open_weights(file):
+                pass
+    if "scheduler" in index:
+        read_json(folder / "scheduler" / "scheduler_config.json")
+    if "tokenizer" in index:
+        known = [names for names in TOKENIZERS if all((folder / "tokenizer" / name).is_file() for name in names)]
+        if not known:
+            raise FileNotFoundError(f"{folder} is incomplete: expected tokenizer/{TOKENIZERS[0][0]} in it. {AGAIN}")
+        for name in known[0]:
+            if name.endswith(".json"):
+                read_json(folder / "tokenizer" / name)

@@ -1,0 +1,202 @@
+"""Loads diffusion pipelines: those that come with the package, local folders, and the Hugging Face hub."""
+
+import functools
+import hashlib
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from smoothnb._utils import checks
+from smoothnb._utils.arguments import checked
+from smoothnb._utils.console import errors_only, no_bars, warn
+from smoothnb.models.deltas import apply_difference
+from smoothnb.models.folder import AGAIN, look_over, read_json
+from smoothnb.models.lora import import_lora
+from smoothnb.models.sources import find_model, smooth_lora
+
+PARTS = {"vae", "unet", "text_encoder", "tokenizer", "scheduler"}
+WORD = re.compile(r"\w+(?:['’]\w+)*")
+
+
+class UnknownWordsWarning(UserWarning):
+    """A prompt holds words that the model has never seen."""
+
+
+@checked(name_or_path=checks.path)
+def load_pipeline(
+    name_or_path: str | Path = "postcard",
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    smooth: bool | str | Path = False,
+    config: str | Path | None = None,
+):
+    """Loads a text-to-image pipeline, ready for the functions of this package.
+
+    The scheduler becomes DDIM, as in the paper, with the noise schedule that the model was trained with. diffusers'
+    progress bars are off. The safety checker is not loaded, as the functions here decode latents themselves: put one
+    behind anything that strangers can use.
+
+    Args:
+        name_or_path: A model that comes with smoothnb ("postcard": small, offline, runs on a CPU; "postcard-film" and
+            "postcard-neon" are fine-tuned from it); a folder written by `save_pretrained`; a `.safetensors`
+            checkpoint; an id on the Hugging Face hub; or a name that stands for one and its mirrors:
+            "stable-diffusion-v1-5", "realistic-vision-v2", "openjourney-v4". Copies in the folder that the environment
+            variable SMOOTHNB_MODELS names come before the hub.
+        device: Where to run; by default cuda, else mps, else cpu.
+        dtype: Of the weights; by default float16 on cuda, else float32.
+        smooth: Whether to attach the smooth LoRA that comes with the model, or with the one that it was fine-tuned
+            from; or one of your own, as `import_lora` takes it. `set_smoothness` blends between the two.
+        config: For a checkpoint of one file, which holds no tokenizer: a pipeline of the same kind, folder or hub id.
+            By default diffusers finds it on the hub.
+
+    Returns:
+        A `diffusers.StableDiffusionPipeline`. If the model's folder lists the words it knows (`vocabulary.json`),
+        prompts with other words draw an `UnknownWordsWarning`.
+
+    Raises:
+        FileNotFoundError: If a folder or file does not exist.
+        ValueError: If the name is unknown, or what it names is no Stable Diffusion pipeline, or a pickle.
+        OSError: If the hub cannot be reached or has no such model.
+    """
+    if not isinstance(smooth, bool | str | Path):
+        raise TypeError(f"expected smooth as True, False, or a LoRA's file, folder or id, got {checks.shown(smooth)}")
+    source = find_model(name_or_path)
+    lora = smooth_lora(name_or_path) if smooth is True else smooth
+    from transformers.utils import logging as transformers_logging
+
+    # transformers misses torchvision: it is for image processors, which nothing here uses.
+    with errors_only(transformers_logging):
+        from diffusers import DDIMScheduler, StableDiffusionPipeline
+        from diffusers.utils import logging as diffusers_logging
+    with no_bars(diffusers_logging, transformers_logging):
+        for place in source.places:
+            try:
+                pipe = _load(StableDiffusionPipeline, place, config)
+                break
+            except OSError:
+                # A model that has left the hub under one name may be there under another.
+                if place == source.places[-1]:
+                    raise
+    if source.difference is not None:
+        apply_difference(pipe, source.difference)
+    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
+    pipe.set_progress_bar_config(disable=True)
+    device = device or best_device()
+    # Moved after loading: what `from_pretrained` calls its dtype argument changes between versions of diffusers.
+    # diffusers then warns of modules to keep in float32, of which there are none.
+    with errors_only(diffusers_logging):
+        pipe.to(device, dtype or (torch.float16 if device.type == "cuda" else torch.float32))
+    if isinstance(place, Path) and (place / "vocabulary.json").is_file():
+        vocabulary = read_json(place / "vocabulary.json")
+        if not {"words", "topics"} <= vocabulary.keys():
+            raise ValueError(f"{place / 'vocabulary.json'} is damaged: expected words and topics, got {[*vocabulary]}")
+        warn_of_unknown_words(pipe, vocabulary["words"], vocabulary["topics"])
+    if lora:
+        import_lora(pipe, lora)
+    return pipe
+
+
+def best_device() -> torch.device:
+    """cuda where there is one, else mps, else cpu."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def fingerprint(pipe) -> str:
+    """Sixteen hexadecimal digits that stand for a pipeline's weights, its LoRA among them, and the LoRA's strength.
+
+    A sample of each weight goes in, rounded to float16, so that it is quick and the same in every precision.
+    """
+    digest = hashlib.sha256()
+    for part in (pipe.unet, pipe.vae, pipe.text_encoder):
+        for name, p in sorted(part.state_dict().items()):
+            stride = max(1, p.numel() // 64)
+            digest.update(f"{name}{tuple(p.shape)}".encode())
+            digest.update(p.flatten()[::stride].to("cpu", torch.float16).numpy().tobytes())
+    for name, module in pipe.unet.named_modules():
+        if scaling := getattr(module, "scaling", None):
+            digest.update(f"{name}{scaling}{getattr(module, 'active_adapters', '')}".encode())
+    return digest.hexdigest()[:16]
+
+
+def _load(kind: type, place: Path | str, config: str | Path | None):
+    """The pipeline in a folder, in a file, or on the hub."""
+    parts = dict(safety_checker=None, feature_extractor=None, image_encoder=None, requires_safety_checker=False)
+    whole = isinstance(place, Path) and place.is_file()
+    if isinstance(place, Path) and not whole:
+        look_over(place)
+    try:
+        description = PARTS if whole else kind.load_config(str(place))
+    except OSError as error:
+        raise OSError(_why_not_loaded(place, error)) from error
+    if PARTS - set(description) or "text_encoder_2" in description:
+        raise ValueError(
+            f"{place} holds a {description.get('_class_name', 'pipeline of no known class')}, not a Stable "
+            "Diffusion pipeline with one text encoder: smoothnb works with Stable Diffusion 1.x and 2.x and models "
+            "fine-tuned from them"
+        )
+    try:
+        if whole:
+            pipe = kind.from_single_file(str(place), config=config and str(config), **parts)
+        else:
+            # Pickled weights are refused, on the hub too.
+            pipe = kind.from_pretrained(str(place), use_safetensors=True, **parts)
+    except OSError as error:
+        raise OSError(_why_not_loaded(place, error)) from error
+    # What diffusers, transformers and tokenizers raise where files are damaged or do not belong together.
+    except Exception as error:
+        raise ValueError(
+            f"{place} cannot be loaded: its files are damaged, or do not belong together ({error}). {AGAIN}"
+        ) from error
+    for part in ("unet", "vae", "text_encoder"):
+        missing = [name for name, p in getattr(pipe, part).named_parameters() if p.is_meta]
+        if missing:
+            raise ValueError(f"{place} is incomplete: the weights of {part} lack {missing[0]}. {AGAIN}")
+    return pipe
+
+
+def _why_not_loaded(source: Path | str, error: OSError) -> str:
+    if isinstance(source, Path) and source.is_file():
+        return (
+            f"{source} was read, but not the configuration and tokenizer of its kind, which the file does not hold: "
+            "give config=, a folder or hub id of a pipeline of the same kind, such as Stable Diffusion 1.5. diffusers "
+            f"says: {error}"
+        )
+    if isinstance(source, Path):
+        return f"{source} is incomplete: {error}. Save the pipeline again with pipe.save_pretrained(...)"
+    return (
+        f'cannot load "{source}": there is no such folder here, and the Hugging Face hub did not give a pipeline of '
+        f"that name. Check the name and the network; private and gated models need `hf auth login`; without a network, "
+        f'give a folder or a model that comes with smoothnb ("postcard"). The hub\'s client says: {error}'
+    )
+
+
+def warn_of_unknown_words(pipe, words: Sequence[str], topics: Mapping[str, Sequence[str]]) -> None:
+    """Makes a pipeline warn of prompts with words that its training never used.
+
+    Args:
+        pipe: The pipeline; its `encode_prompt` is wrapped.
+        words: Every word it knows.
+        topics: What to name in the warning: by topic, the words worth trying.
+    """
+    known = {word.lower() for word in words}
+    offer = "; ".join(f"{topic}: {', '.join(values)}" for topic, values in topics.items())
+    original = pipe.encode_prompt
+    signature = inspect.signature(original)
+
+    @functools.wraps(original)
+    def encode_prompt(*args, **kwargs):
+        given = signature.bind(*args, **kwargs).arguments
+        prompts = [given.get("prompt"), given.get("negative_prompt")]
+        texts = [text for p in prompts for text in ([p] if isinstance(p, str) else p or [])]
+        unknown = dict.fromkeys(word for text in texts for word in WORD.findall(text) if word.lower() not in known)
+        if unknown:
+            named = ", ".join(f'"{word}"' for word in unknown)
+            warn(f"this model has never seen {named} and can only guess. It knows {offer}", UnknownWordsWarning)
+        return original(*args, **kwargs)
+
+    pipe.encode_prompt = encode_prompt

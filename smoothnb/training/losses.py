@@ -1,0 +1,88 @@
+"""The objective that diffusion models are trained with: noise prediction (Eq. 2), its noise and its dropped prompts."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from smoothnb._utils import checks
+from smoothnb._utils.arguments import checked
+from smoothnb.schedule import PerSample, Samples, Schedule, Timesteps, check_problem
+
+SCHEDULE = checks.of(Schedule, "a Schedule, such as Schedule.of(pipe.scheduler)")
+Predict = Callable[[Tensor, Tensor], Tensor]
+"""A model at work: predict(x_t, t) returns what its schedule says it predicts, in the shape of x_t."""
+
+
+def offset_noise(
+    shape: tuple[int, ...], offset: float = 0.0, generator: torch.Generator | None = None
+) -> Float[Tensor, "..."]:
+    """Normal noise; with an offset, one more normal number is added to each channel (Guttenberg 2023).
+
+    A model trained with it learns to change a picture's overall brightness, which plain noise hardly hides.
+
+    Args:
+        shape: Batch and channels first.
+        offset: How large the added numbers are beside the noise; 0 for none.
+        generator: On the CPU.
+
+    Returns:
+        Noise in float32 on the CPU.
+    """
+    noise = torch.randn(shape, generator=generator)
+    if offset:
+        noise += offset * torch.randn(*shape[:2], *(1,) * (len(shape) - 2), generator=generator)
+    return noise
+
+
+def drop_prompts(
+    embeds: Float[Tensor, "batch token width"],
+    empty: Float[Tensor, "1 token width"],
+    share: float,
+    generator: torch.Generator | None = None,
+) -> Float[Tensor, "batch token width"]:
+    """Puts the empty prompt's embedding in the place of a random share of embeddings, for classifier-free guidance."""
+    dropped = torch.rand(len(embeds), generator=generator) < share
+    return torch.where(dropped.to(embeds.device)[:, None, None], empty, embeds)
+
+
+@checked(schedule=SCHEDULE, min_snr_gamma=checks.number(0))
+def base_loss(
+    predict: Predict,
+    schedule: Schedule,
+    x0: Samples,
+    noise: Samples,
+    timesteps: Timesteps,
+    min_snr_gamma: float | None = None,
+) -> PerSample:
+    """Eq. 2 of the supplement: ‖ε - ε_θ(x_t, t)‖², as a mean over each sample's values.
+
+    Args:
+        predict: The model.
+        schedule: Its noise schedule; where it predicts v, the target is v.
+        x0: Clean samples: latents or pixels.
+        noise: ε, see `offset_noise`.
+        timesteps: t of each sample.
+        min_snr_gamma: γ of min-SNR weighting (Hang et al. 2023, 5 there); None for equal weights.
+
+    Returns:
+        The loss of each sample.
+    """
+    check_problem(schedule, timesteps, x0=x0, noise=noise)
+    prediction = predict(schedule.add_noise(x0, noise, timesteps), timesteps)
+    return denoising_loss(prediction, schedule, x0, noise, timesteps, min_snr_gamma)
+
+
+def denoising_loss(
+    prediction: Tensor, schedule: Schedule, x0: Tensor, noise: Tensor, timesteps: Tensor, min_snr_gamma: float | None
+) -> PerSample:
+    """`base_loss` of a prediction that is there already."""
+    if prediction.shape != x0.shape:
+        raise ValueError(f"expected of predict a tensor of shape {tuple(x0.shape)}, got {tuple(prediction.shape)}")
+    error = (prediction.float() - schedule.target(x0, noise, timesteps).float()).square().flatten(1).mean(1)
+    if min_snr_gamma is None:
+        return error
+    snr = schedule.snr(timesteps)
+    # As weights of x_0: min(SNR, γ). An error of ε is one of x_0 divided by the SNR, one of v by SNR + 1.
+    return error * snr.clamp(max=min_snr_gamma) / (snr if schedule.prediction_type == "epsilon" else snr + 1)

@@ -1,0 +1,161 @@
+import inspect
+import json
+import subprocess
+import sys
+import warnings
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, PNDMScheduler
+
+from smoothnb import UnknownWordsWarning, load_pipeline
+from smoothnb.models import load, sources
+
+WORDS = {"words": ["a", "red", "house", "at", "night"], "topics": {"time": ["night"], "thing": ["house"]}}
+
+
+@pytest.fixture
+def folder(tiny_folder, tmp_path):
+    """A private copy of the model's folder, made of links."""
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for path in tiny_folder.iterdir():
+        (copy / path.name).symlink_to(path)
+    return copy
+
+
+@pytest.fixture
+def talking(folder):
+    (folder / "vocabulary.json").write_text(json.dumps(WORDS))
+    return load_pipeline(folder)
+
+
+def test_a_folder_is_loaded_in_float32_with_quiet_ddim(tiny_folder):
+    pipe = load_pipeline(str(tiny_folder), device="cpu")
+    assert {p.dtype for part in (pipe.unet, pipe.vae, pipe.text_encoder) for p in part.parameters()} == {torch.float32}
+    assert pipe.device.type == "cpu"
+    assert isinstance(pipe.scheduler, DDIMScheduler)
+    settings = dict(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000, steps_offset=1,
+        set_alpha_to_one=False, clip_sample=False, prediction_type="epsilon",
+    )  # fmt: skip
+    assert {name: pipe.scheduler.config[name] for name in settings} == settings
+    assert pipe.progress_bar(range(1)).disable
+
+
+def test_dtype_can_be_chosen(tiny_folder):
+    assert load_pipeline(tiny_folder, dtype=torch.bfloat16).unet.dtype == torch.bfloat16
+
+
+def test_half_precision_is_the_default_on_cuda_alone(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert load.best_device().type == "cuda"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert load.best_device().type == "mps"
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert load.best_device().type == "cpu"
+
+
+def test_another_scheduler_becomes_ddim_with_the_same_noise(folder, tiny_folder):
+    (folder / "scheduler").unlink()
+    pndm = PNDMScheduler(beta_start=0.001, beta_end=0.013, beta_schedule="scaled_linear", skip_prk_steps=True)
+    pndm.save_pretrained(folder / "scheduler")
+    index = json.loads((folder / "model_index.json").read_text()) | {"scheduler": ["diffusers", "PNDMScheduler"]}
+    (folder / "model_index.json").unlink()
+    (folder / "model_index.json").write_text(json.dumps(index))
+    with warnings.catch_warnings():
+        # diffusers asks for steps_offset=1; models with another one exist, and must load.
+        warnings.simplefilter("ignore", FutureWarning)
+        scheduler = load_pipeline(folder).scheduler
+    assert isinstance(scheduler, DDIMScheduler)
+    assert not scheduler.config.clip_sample
+    assert torch.equal(scheduler.alphas_cumprod, pndm.alphas_cumprod)
+
+
+def test_packaged_models_load_by_name(tiny_folder, monkeypatch):
+    monkeypatch.setattr(sources, "data_folder", lambda: tiny_folder.parent)
+    assert sources.packaged_models() == ["tiny"]
+    assert load_pipeline("tiny").unet.config.sample_size == 8
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("postcrad", ValueError, 'unknown model "postcrad": expected a model that comes with smoothnb'),
+        ("./no-such-folder", FileNotFoundError, "there is no folder or file no-such-folder"),
+        ("/no/such/folder", FileNotFoundError, "there is no folder or file /no/such/folder"),
+        ("", ValueError, "is not a diffusers pipeline"),
+    ],
+)
+def test_wrong_names_say_what_is_expected(name, error, message):
+    with pytest.raises(error, match=message):
+        load_pipeline(name)
+
+
+def test_a_folder_without_a_pipeline_says_what_is_in_it(tmp_path):
+    (tmp_path / "picture.png").touch()
+    with pytest.raises(ValueError, match=r"expected a model_index\.json in it, found picture\.png"):
+        load_pipeline(tmp_path)
+
+
+def test_other_kinds_of_pipelines_are_refused(folder):
+    index = json.loads((folder / "model_index.json").read_text()) | {"_class_name": "StableDiffusionXLPipeline"}
+    (folder / "model_index.json").unlink()
+    (folder / "model_index.json").write_text(json.dumps(index | {"text_encoder_2": ["transformers", "CLIPTextModel"]}))
+    with pytest.raises(ValueError, match="holds a StableDiffusionXLPipeline"):
+        load_pipeline(folder)
+
+
+def test_an_incomplete_folder_says_so(folder):
+    (folder / "unet").unlink()
+    with pytest.raises(OSError, match="is incomplete"):
+        load_pipeline(folder)
+
+
+def test_without_a_network_folders_load_in_silence_and_the_hub_says_what_to_do(tiny_folder):
+    # In a process of its own: libraries warn when they are first imported, and only then does the hub's client read
+    # that it is offline.
+    code = f"""
+import sys
+import smoothnb as sn
+pipe = sn.load_pipeline({str(tiny_folder)!r})
+sn.generate(pipe, "a pine", num_inference_steps=2, progress=False)
+print("drawn", file=sys.stderr)
+sn.load_pipeline("nobody/no-such-model")
+"""
+    env = {"HF_HUB_OFFLINE": "1", "HOME": "/nonexistent", "OMP_NUM_THREADS": "1"}
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, env=env)
+    assert run.stderr.startswith("drawn\n")
+    assert 'OSError: cannot load "nobody/no-such-model"' in run.stderr
+    assert "Check the name and the network" in run.stderr
+
+
+@pytest.mark.parametrize("prompt", ["a red house at night", "A RED house, at night!!", "", ["a house", "red"]])
+def test_known_words_draw_no_warning(talking, prompt):
+    embeds, _ = talking.encode_prompt(prompt, "cpu", 1, True)
+    assert torch.isfinite(embeds).all()
+
+
+def test_unknown_words_are_named_once_with_what_the_model_knows(talking):
+    with pytest.warns(UnknownWordsWarning) as record:
+        talking(["a Dragon's house", "a red dragon"], num_inference_steps=1, negative_prompt=["fog", "night"])
+    assert len(record) == 1
+    assert record[0].filename == __file__, "the line is not the reader's own"
+    message = str(record[0].message)
+    assert '"Dragon\'s", "dragon", "fog"' in message
+    assert "time: night; thing: house" in message
+
+
+def test_warning_changes_neither_embeddings_nor_signature(talking, tiny_folder):
+    silent = load_pipeline(tiny_folder)
+    with pytest.warns(UnknownWordsWarning, match="zebra"):
+        warned, _ = talking.encode_prompt("a zebra", "cpu", 1, False)
+    assert torch.equal(warned, silent.encode_prompt("a zebra", "cpu", 1, False)[0])
+    assert inspect.signature(talking.encode_prompt) == inspect.signature(silent.encode_prompt)
+
+
+def test_embeddings_in_place_of_a_prompt_pass_through(talking):
+    embeds = torch.zeros(1, 32, 16)
+    out, _ = talking.encode_prompt(None, "cpu", 1, False, prompt_embeds=embeds)
+    assert torch.equal(out, embeds)
