@@ -26,7 +26,7 @@ from smoothnb.evaluation.report import describe
 from smoothnb.figures import strip
 from smoothnb.figures.marks import mark
 from smoothnb.images import to_pil, to_pixels
-from smoothnb.inversion.inversion import ddim_invert
+from smoothnb.inversion.ddim import ddim_invert
 from smoothnb.latents import decode, encode
 from smoothnb.models.load import load_pipeline
 from smoothnb.postcards.captions import full_caption

@@ -25,7 +25,8 @@ from smoothnb.editing.edit import edit_text
 from smoothnb.evaluation.report import describe
 from smoothnb.figures import strip
 from smoothnb.images import to_pil, to_pixels
-from smoothnb.inversion.inversion import Inversion, ddim_invert
+from smoothnb.inversion.ddim import ddim_invert
+from smoothnb.inversion.inversion import Inversion
 from smoothnb.inversion.null_text import null_text_invert
 from smoothnb.models.load import load_pipeline
 from smoothnb.postcards.captions import full_caption

@@ -24,7 +24,8 @@ from smoothnb.evaluation.report import describe
 from smoothnb.figures import strip
 from smoothnb.images import neighbour_distances, to_pil, to_pixels
 from smoothnb.interpolation import interpolate
-from smoothnb.inversion.inversion import Inversion, ddim_invert, reconstruct
+from smoothnb.inversion.ddim import ddim_invert, reconstruct
+from smoothnb.inversion.inversion import Inversion
 from smoothnb.inversion.null_text import null_text_invert
 from smoothnb.latents import decode, encode
 from smoothnb.models.load import load_pipeline

@@ -26,7 +26,8 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from smoothnb.evaluation.report import describe
-from smoothnb.inversion.inversion import Inversion, ddim_invert
+from smoothnb.inversion.ddim import ddim_invert
+from smoothnb.inversion.inversion import Inversion
 from smoothnb.inversion.null_text import null_text_invert
 from smoothnb.inversion.soap import Soap
 from smoothnb.models.load import best_device, load_pipeline

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from smoothnb._utils.arguments import checked
 from smoothnb._utils.checks import expanded, several
-from smoothnb._utils.files import replacing
+from smoothnb._utils.files import atomic_write
 
 ImageLike = Image.Image | str | Path | np.ndarray | Tensor
 """One picture: PIL, a path, or an array or tensor (uint8 in 0…255 or floating point in [0, 1])."""
@@ -116,7 +116,7 @@ def to_rgb(image: ImageLike) -> Image.Image:
         raise ValueError(f"cannot read this picture ({error}): its file may be cut off or closed") from error
 
 
-def as_list(images: ImageLike | Sequence[ImageLike]) -> list[ImageLike]:
+def as_list(images: ImageLike | Iterable[ImageLike]) -> list[ImageLike]:
     """One picture or many as a list; a 4-dimensional array or tensor is a batch."""
     if isinstance(images, np.ndarray | Tensor):
         return list(images) if images.ndim == 4 else [images]
@@ -126,7 +126,7 @@ def as_list(images: ImageLike | Sequence[ImageLike]) -> list[ImageLike]:
 
 
 def to_pixels(
-    images: ImageLike | Sequence[ImageLike], height: int, width: int
+    images: ImageLike | Iterable[ImageLike], height: int, width: int
 ) -> Float[Tensor, "batch 3 {height} {width}"]:
     """Brings pictures to one size: crops around the middle, resizes what remains (Lanczos), and says so once.
 
@@ -153,7 +153,7 @@ def to_pixels(
 
 
 def save_picture(picture: Image.Image, path: Path, **options: object) -> None:
-    """Writes a picture whole or not at all, see `replacing`.
+    """Writes a picture whole or not at all, see `atomic_write`.
 
     Args:
         picture: Any that pillow can write.
@@ -167,7 +167,7 @@ def save_picture(picture: Image.Image, path: Path, **options: object) -> None:
     form = Image.registered_extensions().get(path.suffix.lower())
     if form not in Image.SAVE:
         raise ValueError(f"expected a file that ends as pictures do, such as .png or .jpg, got {path.name!r}")
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         picture.save(partial, form, **options)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from smoothnb._utils import arguments, checks
 from smoothnb._utils.arguments import checked
-from smoothnb._utils.memory import spared
+from smoothnb._utils.memory import oom_hint
 from smoothnb.images import ImageLike, to_pil, to_pixels
 
 PARALLEL = 1e-7
@@ -189,7 +189,7 @@ def seeded_noise(
 
 
 @checked()
-@spared("encoding pictures", "give fewer pictures at a time")
+@oom_hint("encoding pictures", "give fewer pictures at a time")
 @torch.no_grad()
 def encode(
     pipe, images: ImageLike | Sequence[ImageLike], height: int | None = None, width: int | None = None
@@ -243,7 +243,7 @@ def decode(pipe, latents: Float[Tensor, "*batch channel height width"], batch_si
     return to_pil(decode_pixels(pipe, latents, batch_size))
 
 
-@spared("decoding pictures", "give a smaller batch_size")
+@oom_hint("decoding pictures", "give a smaller batch_size")
 @torch.no_grad()
 def decode_pixels(
     pipe, latents: Float[Tensor, "*batch channel height width"], batch_size: int = 4

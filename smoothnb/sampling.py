@@ -12,7 +12,7 @@ from torch import Tensor
 from smoothnb._utils import checks
 from smoothnb._utils.arguments import checked
 from smoothnb._utils.console import progress_bar, warn
-from smoothnb._utils.memory import spared
+from smoothnb._utils.memory import oom_hint
 from smoothnb.images import to_pil
 from smoothnb.latents import decode, decode_pixels, seeded_noise
 
@@ -154,7 +154,7 @@ def denoise(
     scheduler = scheduler_for(pipe, num_inference_steps)
     for index, t in enumerate(scheduler.timesteps[first:], first):
         # Gradients are off for the step alone: what runs between two steps is the caller's.
-        with spared("sampling", "give fewer latents or prompts at a time"), torch.no_grad():
+        with oom_hint("sampling", "give fewer latents or prompts at a time"), torch.no_grad():
             found = noise(index, t, scheduler.scale_model_input(latents, t))
             step = scheduler.step(found, t, latents)
             latents = settle(index, step.prev_sample)
@@ -230,7 +230,7 @@ def generate(
     return to_pil(pixels)
 
 
-@spared("drawing pictures", "give a smaller batch_size")
+@oom_hint("drawing pictures", "give a smaller batch_size")
 def generate_pixels(
     pipe,
     prompt: Texts,

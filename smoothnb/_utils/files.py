@@ -8,19 +8,20 @@ from pathlib import Path
 from torch import Tensor
 
 SIGNS = ("I/O error", "IoError", "os error", "file write failed", "unexpected pos", "No space left")
-"""How safetensors and torch say that a disk is full or a folder read-only: by errors of their own, no OSError."""
+"""Messages of safetensors and torch about a full disk or a read-only folder; they raise no OSError."""
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A place beside a file's own, to write to; moved there when all is written, so that a kill never leaves half.
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yields a temporary path next to a file, and replaces the file when the block succeeds.
+
+    A file is therefore written whole or not at all, even if the process is killed.
 
     Args:
-        path: The file. Folders that are missing are made.
+        path: The file. Missing folders are created.
 
     Raises:
-        OSError: If it cannot be written: the disk is full, the folder is read-only, the path is a folder. What was
-            there before is there still, and nothing half-written beside it.
+        OSError: If the file cannot be written. An existing file is left as it was, and no partial file remains.
     """
     partial = path.parent / f"{path.name}.partial"
     try:
@@ -32,20 +33,19 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(partial, path)
     except BaseException as error:
-        # An unwritable folder fails here once more.
+        # This fails again in a read-only folder.
         with suppress(OSError):
             partial.unlink(missing_ok=True)
         if not (isinstance(error, OSError) or any(sign in str(error) for sign in SIGNS)):
             raise
         raise OSError(
-            f"cannot write {path}: {error}. Make room on the disk, or give a place that may be written to; what was "
-            "there before is untouched"
+            f"cannot write {path}: {error}. Free disk space or choose a writable path; an existing file is unchanged"
         ) from error
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file, see `replacing`."""
-    with replacing(path) as partial:
+    """Writes a text file, see `atomic_write`."""
+    with atomic_write(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 

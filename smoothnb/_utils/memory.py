@@ -1,4 +1,4 @@
-"""Memory that runs out: what was being done, and which setting to lower."""
+"""Hints in out-of-memory errors."""
 
 import gc
 import traceback
@@ -7,38 +7,37 @@ from contextlib import contextmanager
 
 import torch
 
-EVERYWHERE = "smaller pictures (height, width) and half precision (load_pipeline(…, dtype=torch.float16)) always help"
+GENERAL_HINT = "smaller pictures (height, width) and half precision (load_pipeline(…, dtype=torch.float16)) always help"
 SIGNS = ("out of memory", "can't allocate memory", "not enough memory")
-"""How other devices than CUDA say it, in a RuntimeError."""
+"""Messages of the RuntimeErrors that devices other than CUDA raise."""
 
 
 @contextmanager
-def spared(doing: str, lower: str) -> Iterator[None]:
-    """Meanwhile an error for want of memory says what was being done and what to lower; also a function's decorator.
+def oom_hint(activity: str, hint: str) -> Iterator[None]:
+    """Re-raises out-of-memory errors with a hint on what to reduce; a context manager or a decorator.
 
-    What was held for the work that failed is let go of, so that the pipeline can be used again at once.
+    The tensors of the failed work are released, so that the pipeline can be used again at once.
 
     Args:
-        doing: Such as "drawing pictures".
-        lower: Which settings of the function that was called to change, such as "give a smaller batch_size". Where one
-            such function calls another, the outer one's are named.
+        activity: What failed, such as "drawing pictures".
+        hint: Which settings to change, such as "use a smaller batch_size". In nested calls the outermost hint is given.
 
     Raises:
-        torch.OutOfMemoryError: In the place of torch's own, or of a RuntimeError that says so.
+        torch.OutOfMemoryError: Instead of torch's own, or of a RuntimeError with such a message.
     """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not (isinstance(error, torch.OutOfMemoryError | MemoryError) or any(sign in str(error) for sign in SIGNS)):
             raise
-        said = getattr(error, "said", str(error))
-        # The frames of the error hold every tensor of the work that failed.
+        original = getattr(error, "original", str(error))
+        # The error's frames hold the tensors of the failed work.
         traceback.clear_frames(error.__traceback__)
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        told = torch.OutOfMemoryError(
-            f"out of memory while {doing}: {lower}; {EVERYWHERE}. The pipeline is as it was. torch says: {said}"
+        hinted = torch.OutOfMemoryError(
+            f"out of memory while {activity}: {hint}; {GENERAL_HINT}. The pipeline is as it was. torch says: {original}"
         )
-        told.said = said
-        raise told from None
+        hinted.original = original
+        raise hinted from None

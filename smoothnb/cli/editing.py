@@ -9,7 +9,7 @@ from smoothnb.dragging import DRAG_DIFFUSION, DragOptions
 from smoothnb.dragging import drag as drag_points
 from smoothnb.editing.edit import edit_text
 from smoothnb.images import save_picture
-from smoothnb.inversion.inversion import ddim_invert
+from smoothnb.inversion.ddim import ddim_invert
 from smoothnb.inversion.null_text import null_text_invert
 from smoothnb.models.deltas import save_difference as save_difference_of
 from smoothnb.models.load import load_pipeline

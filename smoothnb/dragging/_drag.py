@@ -1,4 +1,4 @@
-"""Takes points of a picture and drags them to others."""
+"""Drag editing: moves points of a picture to target positions."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -10,39 +10,38 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from smoothnb._utils import arguments, checks
+from smoothnb._utils import checks
 from smoothnb._utils.arguments import checked
 from smoothnb._utils.console import progress_bar, warn
-from smoothnb._utils.memory import spared
+from smoothnb._utils.memory import oom_hint
 from smoothnb._utils.temporarily import frozen
-from smoothnb.dragging.features import Eye
-from smoothnb.dragging.moving import Move, Way, move
+from smoothnb.dragging.features import FeatureExtractor
+from smoothnb.dragging.moving import DragState, DragTask, optimize
 from smoothnb.dragging.options import DragOptions
-from smoothnb.dragging.origin import Origin, drawn, inverted
-from smoothnb.dragging.picture_lora import knowing_picture
-from smoothnb.dragging.reference import self_attention
+from smoothnb.dragging.picture_lora import picture_lora
 from smoothnb.dragging.request import PointList, Request
+from smoothnb.dragging.source import Source, inverted_states, sampled_states
 from smoothnb.images import ImageLike, to_rgb
 from smoothnb.latents import decode, encode, picture_size
 from smoothnb.sampling import embed
 
-AT_A_TIME = 8
-"""Pictures on the way that are drawn in one batch."""
+DRAW_BATCH = 8
+"""Number of intermediate pictures that are sampled in one batch."""
 
 
 @dataclass(frozen=True, eq=False)
 class Dragged:
-    """A picture whose points were dragged.
+    """Result of `drag`.
 
     Attributes:
-        picture: The picture after.
-        paths: Where each handle was found at the start and after each step, in pixels of `picture`.
-        losses: Of motion supervision, one for each step.
-        reason: Why the optimization stopped: "arrived", "steps" (there were no more of them), "lost" (a handle is like
-            nothing near it any more), or "interrupted".
-        seconds: By stage: "lora", "inversion", "motion", "sampling".
-        frames: Pictures on the way, if asked for, the first before any step, the last `picture`.
-        frame_steps: For each of them, after how many steps.
+        picture: The edited picture.
+        paths: Tracked position of each handle at the start and after each step, in pixels of `picture`.
+        losses: Motion supervision loss of each step.
+        reason: Why the optimization stopped: "arrived", "steps" (it reached `max_steps`), "lost" (nothing near a handle
+            resembles it any more), or "interrupted".
+        seconds: Time of each stage: "lora", "inversion", "motion", "sampling".
+        frames: Intermediate pictures if requested: the first is before any step, the last is `picture`.
+        frame_steps: Number of optimization steps before each frame.
     """
 
     picture: Image.Image
@@ -61,7 +60,7 @@ class Dragged:
     handles=checks.several,
     targets=checks.several,
 )
-@spared("dragging", "set options with lora_steps=0, fewer frames, or one block")
+@oom_hint("dragging", "use DragOptions(lora_steps=0), fewer frames, or a single block")
 def drag(
     pipe,
     image: ImageLike | None,
@@ -78,58 +77,51 @@ def drag(
     callback: Callable[[int, float], None] | None = None,
     progress: bool = True,
 ) -> Dragged:
-    """Drags points of a picture to where they are wanted, in the framework of DragDiffusion (Shi et al. 2023).
+    """Drags points of a picture to target positions, following DragDiffusion (Shi et al. 2023).
 
-    The picture is inverted (DDIM) up to a middling t, and that one noisy latent is changed until the features of the
-    UNet around each handle are found at its target: motion supervision pulls them there, a stride at a time, and point
-    tracking tells how far they have come. Sampling then makes a picture of it, with the keys and values of
-    self-attention taken from the picture before, so that details stay.
+    DDIM inversion takes the picture to a noisy latent at an intermediate timestep t. Motion supervision changes this
+    latent, one stride at a time, until the UNet's features around each handle appear at its target; point tracking
+    measures the progress. The result is sampled from the latent, with keys and values of self-attention taken from the
+    source picture to preserve its details.
 
-    Everything that is attached to the pipeline is taken off afterwards, whatever happens. Interrupted (Ctrl-C), the
-    optimization ends with the best that it has, and that is drawn; a drawing that is interrupted ends with what the
-    model sees by then.
+    The pipeline is left as it was, after errors too. On Ctrl-C the optimization stops and the best state so far is
+    drawn; Ctrl-C during sampling returns the model's estimate of the picture at that step.
 
     Args:
         pipe: A diffusers pipeline.
-        image: A picture, as `encode` takes it; None for a generated one, see `latents`.
-        prompt: What is on it.
-        handles: Points (x, y) to drag, in pixels of the picture that is given.
-        targets: Where to, one for each.
-        mask: As large as the picture; white where it may change. By default everywhere.
-        options: Settings; `DRAG_DIFFUSION` has those published.
-        latents: The starting noise of a generated picture, in place of `image`. Points are then in pixels of what is
-            drawn from it.
-        guidance_scale: w that it is drawn with; 1 for other pictures.
-        height: To resize the picture to before it is dragged, in pixels; the model's own by default.
-        width: To resize the picture to, in pixels; the model's own by default.
-        frames: How many pictures on the way to draw, evenly over the steps: none, or at least 2. They are fewer where
-            there are fewer steps.
-        callback: Called at the start and after each step with its number and the distance left, in pixels. If it raises
-            KeyboardInterrupt, that is as good as Ctrl-C.
-        progress: Whether to show progress bars, with the distance left.
+        image: The picture, in any form that `encode` takes; None to drag in a generated picture, see `latents`.
+        prompt: A description of the picture.
+        handles: Points (x, y) to drag, in pixels of the given picture.
+        targets: One target for each handle.
+        mask: A picture of the same size, white where the picture may change. By default it may change everywhere.
+        options: Settings; `DRAG_DIFFUSION` holds the published ones.
+        latents: Starting noise of a generated picture, instead of `image`. Points are then in pixels of the picture
+            that is drawn from it.
+        guidance_scale: w with which the generated picture is drawn; must be 1 for other pictures.
+        height: Height to resize the picture to before the drag, in pixels; by default the model's own.
+        width: Width to resize the picture to, in pixels; by default the model's own.
+        frames: Number of intermediate pictures to draw, spread evenly over the steps: 0, or at least 2. There are fewer
+            if there are fewer steps.
+        callback: Called at the start and after each step with the number of steps and the largest remaining distance
+            in pixels. It can raise KeyboardInterrupt to stop, like Ctrl-C.
+        progress: Whether to show progress bars.
 
     Returns:
-        The picture, and how it came about.
+        The edited picture, with the paths of its handles, losses and times.
 
     Raises:
-        ValueError: If points, mask or options are not as described, each named.
+        ValueError: If points, mask or options are invalid.
         FloatingPointError: If a gradient or a latent is not finite.
     """
     if (image is None) == (latents is None):
-        raise ValueError("expected either a picture or the latents of a generated one (then image=None)")
+        raise ValueError("expected either a picture, or image=None and the latents of a generated one")
     if not guidance_scale >= 1 or (image is not None and guidance_scale != 1):
         raise ValueError(
-            "expected guidance_scale of at least 1 for a generated picture, and 1 for others, as they are inverted and "
+            "expected guidance_scale of at least 1 for a generated picture, and 1 for others, which are inverted and "
             f"drawn without guidance; got {guidance_scale}"
         )
     if frames < 0 or frames == 1:
         raise ValueError(f"expected frames of 0 or at least 2, got {frames}")
-    arguments.steps("num_inference_steps", options.num_inference_steps, pipe)
-    blocks, layers = len(pipe.unet.up_blocks), len(self_attention(pipe.unet))
-    if not all(-blocks <= block < blocks for block in options.blocks):
-        raise ValueError(f"expected blocks from {-blocks} to {blocks - 1}, as the UNet has them, got {options.blocks}")
-    if options.reference_layer is not None and not 0 <= options.reference_layer < layers:
-        raise ValueError(f"expected reference_layer from 0 to {layers - 1}, got {options.reference_layer}")
     if latents is not None:
         latents = latents[None] if latents.ndim == 3 else latents
         if len(latents) != 1:
@@ -138,73 +130,73 @@ def drag(
     else:
         image = to_rgb(image)
         size, given = picture_size(pipe, height, width), image.size[::-1]
-    request = Request.of(handles, targets, mask, given, size)
-    cells = request.cells(*(side // pipe.vae_scale_factor for side in size)).to(pipe.device)
-    points = (request.handles[None].to(pipe.device), request.targets[None].to(pipe.device))
-    way = Way.of(*points, cells, size, options)
+    options = options.resolved(pipe, size)
+    task = Request.of(handles, targets, mask, given, size).task(pipe, options)
     texts, empty = embed(pipe, prompt), embed(pipe, "")
-    eye = Eye(pipe, options.blocks, texts, size, options.standardize)
-
+    extract = FeatureExtractor(pipe, options.blocks, texts, size, options.standardize)
     clean = None if image is None else encode(pipe, image, *size).float()
 
     def states() -> list[Tensor]:
         if clean is not None:
-            return inverted(pipe, clean, texts, options, progress)
-        return drawn(pipe, latents, texts, guidance_scale, options, progress)
+            return inverted_states(pipe, clean, texts, options, progress)
+        return sampled_states(pipe, latents, texts, guidance_scale, options, progress)
 
     seconds: dict[str, float] = {}
-    with frozen(pipe.unet), ExitStack() as attached:
+    with frozen(pipe.unet), ExitStack() as stack:
         with _timed("lora", seconds):
             if options.lora_steps:
-                known = states()[0] if clean is None else clean
-                attached.enter_context(knowing_picture(pipe, known, texts, options, progress))
+                x0 = states()[0] if clean is None else clean
+                stack.enter_context(picture_lora(pipe, x0, texts, options, progress))
         with _timed("inversion", seconds):
-            origin = Origin(pipe, options, texts, empty, guidance_scale, states())
+            source = Source(pipe, options, texts, empty, guidance_scale, states())
         with _timed("motion", seconds):
-            moves, reason = _optimize(origin, eye, way, callback, progress)
-        sure = [number for number, found in enumerate(moves) if not found.lost]
-        best = min(sure, key=lambda number: way.left(moves[number].handles).mean().item())
-        steps = sorted({round(best * i / (frames - 1)) for i in range(frames)} if frames else {best})
-        goals = [moves[step].handles for step in steps]
+            steps, reason = _optimize(source, extract, task, callback, progress)
+        tracked = [number for number, state in enumerate(steps) if not state.lost]
+        best = min(tracked, key=lambda number: task.distances(steps[number].handles).mean().item())
+        shown = sorted({round(best * i / (frames - 1)) for i in range(frames)} if frames else {best})
+        goals = [steps[number].handles for number in shown]
         if reason != "interrupted":
-            goals[-1] = way.targets
+            goals[-1] = task.targets
         with _timed("sampling", seconds):
             pictures = []
-            for start in range(0, len(steps), AT_A_TIME):
-                part = slice(start, start + AT_A_TIME)
-                found = torch.cat([moves[step].latents for step in steps[part]])
-                pictures += decode(pipe, origin.draw(eye, way, found, torch.cat(goals[part])))
+            for start in range(0, len(shown), DRAW_BATCH):
+                batch = slice(start, start + DRAW_BATCH)
+                x = torch.cat([steps[number].latents for number in shown[batch]])
+                pictures += decode(pipe, source.draw(extract, task, x, torch.cat(goals[batch])))
     return Dragged(
-        pictures[-1], torch.cat([found.handles for found in moves]).cpu(), [found.loss for found in moves[1:]],
-        reason, seconds, pictures if frames else [], steps if frames else [],
+        pictures[-1], torch.cat([state.handles for state in steps]).cpu(), [state.loss for state in steps[1:]],
+        reason, seconds, pictures if frames else [], shown if frames else [],
     )  # fmt: skip
 
 
 def _optimize(
-    origin: Origin, eye: Eye, way: Way, callback: Callable[[int, float], None] | None, progress: bool
-) -> tuple[list[Move], str]:
-    """Every step of the optimization, and why it stopped."""
-    most = origin.options.max_steps
-    moves: list[Move] = []
-    with progress_bar(most, "dragging", progress) as bar:
+    source: Source,
+    extract: FeatureExtractor,
+    task: DragTask,
+    callback: Callable[[int, float], None] | None,
+    progress: bool,
+) -> tuple[list[DragState], str]:
+    """All states of the optimization, and why it stopped."""
+    steps: list[DragState] = []
+    with progress_bar(task.options.max_steps, "dragging", progress) as bar:
         try:
-            for found in move(eye, origin.states[-1], origin.timesteps[origin.first], way, origin.step):
-                moves.append(found)
-                left = way.left(found.handles)
-                bar.set_postfix(left=f"{left.max().item():.0f} px")
-                bar.update(len(moves) > 1)
+            for state in optimize(extract, source.states[-1], source.timestep, task, source.step):
+                steps.append(state)
+                distances = task.distances(state.handles)
+                bar.set_postfix(left=f"{distances.max().item():.0f} px")
+                bar.update(len(steps) > 1)
                 if callback:
-                    callback(len(moves) - 1, left.max().item())
-                if (left <= way.arrival).all():
-                    return moves, "arrived"
-                if found.lost:
-                    return moves, "lost"
-                if len(moves) > most:
-                    return moves, "steps"
+                    callback(len(steps) - 1, distances.max().item())
+                if (distances <= task.options.arrival).all():
+                    return steps, "arrived"
+                if state.lost:
+                    return steps, "lost"
+                if len(steps) > task.options.max_steps:
+                    return steps, "steps"
         except KeyboardInterrupt:
-            moves = moves or [Move(origin.states[-1], way.handles)]
-            warn(f"interrupted after {len(moves) - 1} steps: the best so far is drawn")
-    return moves, "interrupted"
+            steps = steps or [DragState(source.states[-1], task.handles)]
+            warn(f"interrupted after {len(steps) - 1} steps: the best so far is drawn")
+    return steps, "interrupted"
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What a UNet's features say about places of a picture."""
+"""Features of a UNet, read at points of a picture."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ Points = Float[Tensor, "batch point 2"]
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
-    """Features of a batch of noisy latents, and the noise that was found with them.
+class Features:
+    """Feature maps of a batch of noisy latents, and the UNet's prediction from the same pass.
 
     Attributes:
-        maps: Output of each block that is looked at, in float32, standardized.
-        scales: Mean and standard deviation of each map's channels that it was standardized by.
+        maps: Outputs of the chosen blocks, in float32, standardized.
+        scales: Mean and standard deviation of each map's channels, by which it was standardized.
         size: Height and width of the pictures, in pixels.
-        prediction: The UNet's own, ε̂ or v̂.
+        prediction: The UNet's output, ε̂ or v̂.
     """
 
     maps: tuple[Float[Tensor, "batch _channel _height _width"], ...]
@@ -31,29 +31,29 @@ class Look:
     prediction: Float[Tensor, "batch channel height width"]
 
     def at(self, points: Points) -> Float[Tensor, "batch point feature"]:
-        """Features at places between and beside the maps' own, by bilinear interpolation, the maps one after another.
+        """Interpolates the maps bilinearly at the points and concatenates their channels.
 
-        DragDiffusion enlarges the maps to half the picture's size first; this reads the same off the small ones.
+        DragDiffusion first enlarges the maps to half the picture's size; this gives the same values.
         """
         height, width = self.size
         grid = points / points.new_tensor([width, height]) * 2 - 1
-        read = [
+        values = [
             F.grid_sample(map_, grid[:, None], align_corners=False, padding_mode="border")[:, :, 0]
             for map_ in self.maps
         ]
-        return torch.cat(read, 1).transpose(1, 2)
+        return torch.cat(values, 1).transpose(1, 2)
 
 
 @dataclass(frozen=True)
-class Eye:
-    """Looks at noisy latents through some up blocks of a UNet, by hooks: its forward pass stays diffusers' own.
+class FeatureExtractor:
+    """Reads features of noisy latents from some up blocks of a UNet, by forward hooks.
 
     Attributes:
         pipe: A diffusers pipeline.
-        blocks: Numbers of the up blocks; -1 is the last.
-        embeds: Of the prompt, one for all.
+        blocks: Indices of the up blocks; -1 is the last.
+        embeds: Embedding of the prompt, shared by the batch.
         size: Height and width of the pictures, in pixels.
-        standardize: Whether every channel is brought to mean 0 and standard deviation 1, so that none drowns another.
+        standardize: Whether every channel is scaled to mean 0 and standard deviation 1, so that none dominates.
     """
 
     pipe: object
@@ -62,22 +62,22 @@ class Eye:
     size: tuple[int, int]
     standardize: bool = True
 
-    def look(self, x: Tensor, t: Tensor, like: Look | None = None) -> Look:
-        """One pass through the UNet.
+    def __call__(self, x: Tensor, t: Tensor, reference: Features | None = None) -> Features:
+        """Runs the UNet once.
 
         Args:
             x: Noisy latents in float32, of any batch size.
             t: Their timestep.
-            like: Whose scales to standardize by; by default those of the first of the batch.
+            reference: Features whose scales are used to standardize; by default those of the first sample of x.
         """
-        unet, seen = self.pipe.unet, []
-        with hooked(*((unet.up_blocks[block], seen.append) for block in self.blocks)):
+        unet, outputs = self.pipe.unet, []
+        with hooked(*((unet.up_blocks[block], outputs.append) for block in self.blocks)):
             scaled = self.pipe.scheduler.scale_model_input(x, t).to(unet.dtype)
             prediction = unet(scaled, t, encoder_hidden_states=self.embeds.expand(len(x), -1, -1)).sample
-        maps = [map_.float() for map_ in seen]
-        scales = tuple(map(self._scale, maps)) if like is None else like.scales
+        maps = [map_.float() for map_ in outputs]
+        scales = tuple(map(self._scale, maps)) if reference is None else reference.scales
         maps = tuple((map_ - mean) / deviation for map_, (mean, deviation) in zip(maps, scales, strict=True))
-        return Look(maps, scales, self.size, prediction.float())
+        return Features(maps, scales, self.size, prediction.float())
 
     def _scale(self, map_: Tensor) -> tuple[Tensor, Tensor]:
         first = map_[:1].detach()

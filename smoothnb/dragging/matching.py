@@ -1,4 +1,4 @@
-"""Features that follow a point: where in a picture is what was there before?"""
+"""Correspondences between pictures by the UNet's features."""
 
 from collections.abc import Sequence
 
@@ -8,17 +8,17 @@ from torch import Tensor
 
 from smoothnb._utils import checks
 from smoothnb._utils.arguments import checked
-from smoothnb._utils.memory import spared
-from smoothnb.dragging.features import Eye
+from smoothnb._utils.memory import oom_hint
+from smoothnb.dragging.features import FeatureExtractor
 from smoothnb.inversion.inversion import INVERSION, Inversion
 from smoothnb.sampling import embed, scheduler_for
 
 GRID = 64
-"""Places along each side at which a point is looked for."""
+"""Number of rows and columns of the similarity map."""
 
 
 @checked(inversion=INVERSION, other=INVERSION, point=checks.pair, strength=checks.number(), blocks=checks.several)
-@spared("comparing features", "give blocks further down, such as (-2,)")
+@oom_hint("comparing features", "give blocks further down, such as (-2,)")
 @torch.no_grad()
 def point_map(
     pipe,
@@ -28,19 +28,19 @@ def point_map(
     strength: float = 0.2,
     blocks: Sequence[int] = (-2, -1),
 ) -> Float[Tensor, "rows columns"]:
-    """How alike a point of one picture and every place of another are to the UNet (Tang et al. 2023, DIFT).
+    """Compares the UNet's features at a point with those everywhere in another picture (DIFT, Tang et al. 2023).
 
     Args:
         pipe: A diffusers pipeline.
-        inversion: Of the picture with the point.
+        inversion: Inversion of the picture with the point.
         point: (x, y) in pixels of the picture that the model draws.
-        other: Of the picture to look in; by default the same one.
-        strength: In (0, 1]: t / T of the noisy latents that are looked at.
-        blocks: Up blocks of the UNet whose features count, -1 being the last.
+        other: Inversion of the picture to search; by default the same picture.
+        strength: In (0, 1]: t / T of the noisy latents that features are read from.
+        blocks: Indices of the up blocks whose features are used; -1 is the last.
 
     Returns:
-        On a grid over the whole picture, the cosine of the angle between features, standardized by the first picture:
-        1 where they are the same. The place of the maximum is where the point is found.
+        Cosine similarity of features on a 64 × 64 grid over the picture, at most 1. The point is found at the maximum.
+        Features are standardized by those of the first picture.
 
     Raises:
         ValueError: If the point lies outside the picture, an inversion is of several pictures or another model's, or
@@ -67,10 +67,10 @@ def point_map(
     state = max(1, round(strength * steps))
     t = scheduler_for(pipe, steps).timesteps[steps - state]
     before, after = (
-        Eye(pipe, blocks, embed(pipe, one.settings.prompts), (height, width)) for one in (inversion, other)
+        FeatureExtractor(pipe, blocks, embed(pipe, one.settings.prompts), (height, width)) for one in (inversion, other)
     )
-    first = before.look(inversion.trajectory[state].to(pipe.device), t)
-    second = after.look(other.trajectory[state].to(pipe.device), t, first)
+    first = before(inversion.trajectory[state].to(pipe.device), t)
+    second = after(other.trajectory[state].to(pipe.device), t, first)
     rows, columns = ((torch.arange(GRID, device=pipe.device) + 0.5) / GRID * side for side in (height, width))
     places = torch.cartesian_prod(rows, columns).flip(-1)[None]
     own = first.at(torch.tensor([[list(point)]], dtype=torch.float32, device=pipe.device))

@@ -1,4 +1,4 @@
-"""The optimization of one noisy latent: motion supervision and point tracking in turn (Shi et al. 2023)."""
+"""Optimization of one noisy latent by motion supervision and point tracking (Shi et al. 2023)."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -6,71 +6,44 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from smoothnb.dragging.features import Eye, Look, Points
-from smoothnb.dragging.motion import Offsets, around, next_places, patch, supervision, track
-from smoothnb.dragging.options import SHARES, DragOptions
+from smoothnb.dragging.features import FeatureExtractor, Features, Points
+from smoothnb.dragging.motion import around, next_positions, patch, supervision_loss, track
+from smoothnb.dragging.options import DragOptions
 
 GRADIENT_SCALES = (2.0**10, 1.0, 2.0**-10)
-"""Factors on losses, for the backward pass alone, each tried where the one before overflows: in float16 small gradients
-vanish and large ones are infinite. Gradients are as large as under the first. Other types need no second one."""
+"""Factors on the loss for the backward pass, tried in turn until the gradient is finite: in float16 small gradients
+underflow and large ones overflow. Other types need only the first. Gradients are returned as under the first."""
 
 
 @dataclass(frozen=True, eq=False)
-class Way:
-    """How handles are moved.
+class DragTask:
+    """What `drag` is asked to do, on the device and at the size of the model.
 
     Attributes:
-        handles, targets: One row of points.
+        handles, targets: Points, one row.
         mask: 1 where a latent may change.
-        patch, search: Offsets of the places that are supervised, and of those that tracking looks at.
-        stride, arrival: In pixels: how far ahead features are wanted; and how near to its target a handle has arrived.
-        from_start: Whether features wanted are those the handle had at the start, or those it has now.
-        penalty: Weight of the mask term; None where latents outside the mask are not changed at all.
-        learning_rate: Of Adam.
-        softness: Its ε, in units of the first gradient's root mean square.
+        options: With every length set, see `DragOptions.resolved`.
     """
 
     handles: Points
     targets: Points
     mask: Tensor
-    patch: Offsets
-    search: Offsets
-    stride: float
-    arrival: float
-    from_start: bool
-    penalty: float | None
-    learning_rate: float
-    softness: float
+    options: DragOptions
 
-    @classmethod
-    def of(cls, handles: Points, targets: Points, mask: Tensor, size: tuple[int, int], options: DragOptions) -> "Way":
-        """Lengths that the options leave open are scaled to a picture of this height and width.
-
-        Raises:
-            ValueError: If a length does not fit the picture.
-        """
-        length = {name: options.length(name, min(size)) for name in SHARES}
-        return cls(
-            handles, targets, mask,
-            patch(length["radius"], length["spacing"]), patch(length["tracking_radius"], length["spacing"]),
-            length["stride"], length["arrival"], options.wanted == "start",
-            options.mask_weight if options.keep == "penalty" else None, options.learning_rate, options.softness,
-        )  # fmt: skip
-
-    def left(self, places: Points) -> Tensor:
-        """Of each handle how far it is from its target, in pixels."""
-        return (self.targets - places).norm(dim=-1)[0]
+    def distances(self, points: Points) -> Tensor:
+        """Distance from each handle to its target, in pixels."""
+        return (self.targets - points).norm(dim=-1)[0]
 
 
 @dataclass(frozen=True, eq=False)
-class Move:
-    """The drag after some steps.
+class DragState:
+    """State of the optimization after some steps.
 
     Attributes:
-        latents: Of the dragged picture.
-        handles: Where the handles are found.
-        loss: Of the step that led here; None at the start.
-        lost: Whether a handle is like nothing near it any more.
+        latents: The optimized latents.
+        handles: Tracked positions of the handles.
+        loss: Of the last step; None at the start.
+        lost: Whether the features of a handle can no longer be found near it.
     """
 
     latents: Tensor
@@ -79,98 +52,109 @@ class Move:
     lost: bool = False
 
 
-def move(eye: Eye, x: Tensor, t: Tensor, way: Way, step: Callable[[Tensor, Tensor], Tensor]) -> Iterator[Move]:
-    """Moves handles towards their targets by changing the noisy latents x at t; yields the start and every step.
+def optimize(
+    extract: FeatureExtractor, x: Tensor, t: Tensor, task: DragTask, step: Callable[[Tensor, Tensor], Tensor]
+) -> Iterator[DragState]:
+    """Moves the handles towards their targets by changing the noisy latents x at t.
 
-    A step brings the features around a handle to the next place on its way, by one step of Adam on x (motion
-    supervision); the handle is then looked for near where it was (point tracking).
+    Each step is one step of Adam on x under motion supervision, followed by point tracking.
 
     Args:
-        eye: Looks at latents.
+        extract: The feature extractor.
         x: In float32, a batch of one.
         t: Its timestep.
-        way: How to move.
-        step: From prediction and x to x_{t-1}, for the mask term.
+        task: Points, mask and options.
+        step: The sampler's step from a prediction and x_t to x_{t-1}, for the mask term.
+
+    Yields:
+        The state at the start and after every step.
 
     Raises:
         FloatingPointError: If the gradient is not finite.
     """
+    options = task.options
+    supervised, searched = (patch(r, options.spacing) for r in (options.radius, options.tracking_radius))
     with torch.no_grad():
-        start = eye.look(x, t)
-        own = start.at(way.handles)
-        wanted = start.at(around(way.handles, way.patch))
+        start = extract(x, t)
+        initial = start.at(task.handles)
+        wanted = start.at(around(task.handles, supervised))
         before = step(start.prediction, x)
-        limit = _unlike(start, own)
+        limit = _median_distance(start, initial)
     latents = x.clone().requires_grad_()
-    adam = torch.optim.Adam([latents], lr=way.learning_rate)
-    handles, loss = way.handles, None
-    yield Move(x, handles)
+    adam = torch.optim.Adam([latents], lr=options.learning_rate)
+    handles, loss = task.handles, None
+    yield DragState(x, handles)
     while True:
         with torch.enable_grad():
-            look = eye.look(latents, t, start)
+            features = extract(latents, t, start)
             if loss is not None:
                 with torch.no_grad():
-                    handles, distances = track(look, handles, own, way.search)
-                yield Move(latents.detach().clone(), handles, loss, bool((distances > limit).any()))
-            if not way.from_start:
-                wanted = look.at(around(handles, way.patch)).detach()
-            value = supervision(look, around(next_places(handles, way.targets, way.stride), way.patch), wanted).sum()
-            if way.penalty is not None:
-                change = (step(look.prediction, latents) - before) * (1 - way.mask)
-                value = value + way.penalty * change.abs().sum()
-            latents.grad = _gradient(value, latents, way, eye.pipe.unet.dtype)
+                    handles, distances = track(features, handles, initial, searched)
+                yield DragState(latents.detach().clone(), handles, loss, bool((distances > limit).any()))
+            if options.wanted == "now":
+                wanted = features.at(around(handles, supervised)).detach()
+            goals = around(next_positions(handles, task.targets, options.stride), supervised)
+            value = supervision_loss(features, goals, wanted).sum()
+            if options.keep == "penalty":
+                change = (step(features.prediction, latents) - before) * (1 - task.mask)
+                value = value + options.mask_weight * change.abs().sum()
+            latents.grad = _gradient(value, latents, task, extract.pipe.unet.dtype)
         if loss is None:
-            adam.param_groups[0]["eps"] = way.softness * _size(latents.grad).item()
+            adam.param_groups[0]["eps"] = options.softness * _rms(latents.grad).item()
         adam.step()
         loss = value.item()
 
 
-def follow(eye: Eye, reference: Tensor, x: Tensor, t: Tensor, way: Way, goals: Points) -> Tensor:
-    """One step of motion supervision all the way to where the handles are to be, at another t.
+def supervise(
+    extract: FeatureExtractor, reference: Tensor, x: Tensor, t: Tensor, task: DragTask, goals: Points
+) -> Tensor:
+    """Applies one step of motion supervision that pulls the handles all the way to their goals, during sampling.
 
     Args:
-        eye: Looks at latents.
-        reference: Of the picture before, at t.
-        x: Of one or several drags, at t.
+        extract: The feature extractor.
+        reference: Latents of the source picture at t.
+        x: Latents of one or several drags at t.
         t: Their timestep.
-        way: How to move.
-        goals: For each of them, where its handles are to be.
+        task: Points, mask and options.
+        goals: Final positions of the handles for each of them.
 
     Returns:
         x after the step, which is as long as Adam's first.
     """
+    options = task.options
+    offsets = patch(options.radius, options.spacing)
     with torch.no_grad():
-        before = eye.look(reference, t)
-        wanted = before.at(around(way.handles, way.patch))
+        before = extract(reference, t)
+        wanted = before.at(around(task.handles, offsets))
     with torch.enable_grad():
         latents = x.detach().requires_grad_()
-        loss = supervision(eye.look(latents, t, before), around(goals, way.patch), wanted).sum()
-        gradient = _gradient(loss, latents, way, eye.pipe.unet.dtype)
-    return x - way.learning_rate * gradient / (gradient.abs() + way.softness * _size(gradient))
+        loss = supervision_loss(extract(latents, t, before), around(goals, offsets), wanted).sum()
+        gradient = _gradient(loss, latents, task, extract.pipe.unet.dtype)
+    return x - options.learning_rate * gradient / (gradient.abs() + options.softness * _rms(gradient))
 
 
-def _gradient(loss: Tensor, latents: Tensor, way: Way, dtype: torch.dtype) -> Tensor:
-    """Scaled as `GRADIENT_SCALES` says; zero where the mask forbids a change."""
+def _gradient(loss: Tensor, latents: Tensor, task: DragTask, dtype: torch.dtype) -> Tensor:
+    """The gradient, scaled as `GRADIENT_SCALES` describes, and zero where the mask forbids a change."""
     scales = GRADIENT_SCALES if dtype == torch.float16 else GRADIENT_SCALES[:1]
     for scale in scales:
-        # What is kept for a second try takes memory.
+        # The graph that is kept for another try takes memory.
         (gradient,) = torch.autograd.grad(loss * scale, latents, retain_graph=scale != scales[-1])
         if torch.isfinite(gradient).all():
             break
     else:
         raise FloatingPointError("the drag's gradient is not finite: load the pipeline with dtype=torch.float32")
     gradient = gradient * (GRADIENT_SCALES[0] / scale)
-    return gradient * way.mask if way.penalty is None else gradient
+    return gradient * task.mask if task.options.keep == "exact" else gradient
 
 
-def _size(gradient: Tensor) -> Tensor:
+def _rms(gradient: Tensor) -> Tensor:
     """Root mean square of each sample."""
     return gradient.square().mean((1, 2, 3), keepdim=True).sqrt().clamp(min=1e-12)
 
 
-def _unlike(look: Look, own: Tensor) -> Tensor:
-    """For each handle: how far its features are from those of the picture's middling place."""
-    height, width = look.size
-    rows, columns = ((torch.arange(32, device=own.device) + 0.5) / 32 * side for side in (height, width))
+def _median_distance(features: Features, initial: Tensor) -> Tensor:
+    """For each handle, the median distance of its features from those of all places of the picture."""
+    height, width = features.size
+    rows, columns = ((torch.arange(32, device=initial.device) + 0.5) / 32 * side for side in (height, width))
     places = torch.cartesian_prod(columns, rows)[None]
-    return (look.at(places)[:, None] - own[:, :, None]).abs().mean(-1).median(-1).values
+    return (features.at(places)[:, None] - initial[:, :, None]).abs().mean(-1).median(-1).values

@@ -1,46 +1,48 @@
-"""How a drag is carried out: settings, with those of DragDiffusion as published beside our own."""
+"""Settings of a drag: our defaults, and those of DragDiffusion as published."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
-from smoothnb._utils import checks
+from smoothnb._utils import arguments, checks
+from smoothnb.dragging.reference import self_attention_layers
 
-SHARES = {"radius": 1 / 8, "tracking_radius": 1 / 16, "spacing": 1 / 64, "stride": 1 / 8, "arrival": 1 / 16}
-"""Lengths that are not given, as shares of the picture's shorter side."""
+DEFAULT_LENGTHS = {"radius": 1 / 8, "tracking_radius": 1 / 16, "spacing": 1 / 64, "stride": 1 / 8, "arrival": 1 / 16}
+"""Lengths that are left as None, as fractions of the picture's shorter side."""
 
 
 @dataclass(frozen=True)
 class DragOptions:
     """Settings of `drag`. Lengths are in pixels of the picture that the model draws; None scales them to its size.
 
-    The defaults differ from DragDiffusion's, as measured in docs/drag.md: features are wanted as the handle had them at
-    the start, in two blocks and a larger patch; strides are long; supervision goes on while sampling, in fewer steps;
-    what the mask leaves out is put back after each step; and no LoRA of the picture is trained.
+    The defaults differ from DragDiffusion's, see docs/drag.md for measurements: the wanted features are those of the
+    start, from two blocks and a larger patch; strides are longer; supervision continues during sampling, which has
+    fewer steps; latents outside the mask are restored after each step; and no LoRA of the picture is trained.
 
     Attributes:
-        num_inference_steps: Of the sampler.
-        strength: In (0, 1]: t / T of the latent that is changed.
-        max_steps: Of motion supervision at that t, at most; 0 leaves all of it to `follow`.
-        learning_rate: Of Adam on the latent.
-        softness: Adam's ε, beside a gradient of unit size: what has hardly any gradient hardly moves. As published,
-            next to nothing.
-        blocks: Up blocks of the UNet whose features count, -1 being the last.
-        standardize: Whether channels of features are standardized, so that none drowns another.
-        radius: Half the side of the patch that is supervised around a handle; an eighth of the picture's shorter side.
-        tracking_radius: Likewise for tracking; a sixteenth.
-        spacing: Between two places in a patch; a 64th.
-        stride: How far ahead features are wanted; an eighth.
-        arrival: Distance to its target at which a handle has arrived; a sixteenth.
-        wanted: Around the next place: the features that the handle had at the "start", or those it has "now".
-        follow: In [0, 1]: share of the sampling steps at which supervision goes on.
-        keep: What keeps latents outside the mask as they are: "exact" puts them back after each step, "penalty" is the
-            mask term of DragDiffusion.
-        mask_weight: Of that term, λ.
-        reference_attention: Whether self-attention takes keys and values from the picture before.
-        reference_layer: From which of its layers on; as far up as in DragDiffusion, ten of sixteen.
-        lora_steps: Of training a LoRA on the picture beforehand, on top of the smooth one; 0 for none.
-        lora_rank: Of that LoRA.
-        lora_learning_rate: Of Adam on it.
-        seed: Of its training.
+        num_inference_steps: Number of sampling steps.
+        strength: In (0, 1]: t / T of the latent that is optimized.
+        max_steps: Maximum number of optimization steps at that t; 0 leaves everything to `follow`.
+        learning_rate: Learning rate of Adam on the latent.
+        softness: Adam's ε in units of the first gradient's root mean square: latents with much smaller gradients hardly
+            move. Almost 0 as published.
+        blocks: Indices of the up blocks of the UNet whose features are used; -1 is the last.
+        standardize: Whether feature channels are standardized, so that none dominates.
+        radius: Half the side of the supervised patch around a handle; by default 1/8 of the picture's shorter side.
+        tracking_radius: Half the side of the patch that tracking searches; by default 1/16.
+        spacing: Distance between neighbouring points of a patch; by default 1/64.
+        stride: Length of a step towards the target; by default 1/8.
+        arrival: Distance at which a handle has reached its target; by default 1/16.
+        wanted: Which features supervision wants at the next position: those of the handle at the "start" or "now".
+        follow: In [0, 1]: fraction of the sampling steps during which supervision continues.
+        keep: How latents outside the mask are preserved: "exact" restores them after each step, "penalty" is the mask
+            term of DragDiffusion.
+        mask_weight: λ, the weight of that term.
+        reference_attention: Whether self-attention takes its keys and values from the source picture.
+        reference_layer: Index of the first self-attention layer that does; by default the tenth of sixteen, as in
+            DragDiffusion, or the same fraction.
+        lora_steps: Training steps of a LoRA of the picture, on top of the smooth one; 0 for none.
+        lora_rank: Rank of that LoRA.
+        lora_learning_rate: Learning rate of its Adam.
+        seed: Seed of its training.
 
     Raises:
         ValueError: If a setting lies outside its range.
@@ -89,7 +91,7 @@ class DragOptions:
         checks.seed("seed", self.seed)
         expect(self.num_inference_steps >= 1, "num_inference_steps", "of at least 1")
         expect(
-            0 < self.strength <= 1 and self.count > 0,
+            0 < self.strength <= 1 and self.steps_from_noise > 0,
             "strength",
             "in (0, 1], worth at least one of the sampler's steps",
         )
@@ -103,27 +105,32 @@ class DragOptions:
             expect(0 < getattr(self, name) < float("inf"), name, "above 0")
 
     @property
-    def count(self) -> int:
-        """How many of the sampler's steps lead from the latent that is changed to the picture."""
+    def steps_from_noise(self) -> int:
+        """Number of sampling steps from the optimized latent to the picture."""
         return round(self.strength * self.num_inference_steps)
 
-    def length(self, name: str, side: int) -> float:
-        """A length in pixels.
-
-        Args:
-            name: Of the setting.
-            side: The picture's shorter one, of which the length is a share if the setting is None.
+    def resolved(self, pipe, size: tuple[int, int]) -> "DragOptions":
+        """Fills in every length for a picture of this height and width, and checks the options against the model.
 
         Raises:
-            ValueError: If it is not above 0, or larger than half the side.
+            ValueError: If a length is not above 0 or exceeds half the shorter side, or the UNet has no such block or
+                layer.
         """
-        value = getattr(self, name)
-        value = side * SHARES[name] if value is None else value
-        if not 0 < value <= side / 2:
-            raise ValueError(
-                f"expected {name} above 0 and at most {side / 2:g}, half the picture's shorter side; got {value:g}"
-            )
-        return value
+        arguments.steps("num_inference_steps", self.num_inference_steps, pipe)
+        blocks, layers = len(pipe.unet.up_blocks), len(self_attention_layers(pipe.unet))
+        if not all(-blocks <= block < blocks for block in self.blocks):
+            raise ValueError(f"expected blocks from {-blocks} to {blocks - 1}, as the UNet has them, got {self.blocks}")
+        if self.reference_layer is not None and self.reference_layer >= layers:
+            raise ValueError(f"expected reference_layer from 0 to {layers - 1}, got {self.reference_layer}")
+        side, lengths = min(size), {}
+        for name, fraction in DEFAULT_LENGTHS.items():
+            value = getattr(self, name)
+            lengths[name] = value = side * fraction if value is None else value
+            if not 0 < value <= side / 2:
+                raise ValueError(
+                    f"expected {name} above 0 and at most {side / 2:g}, half the picture's shorter side; got {value:g}"
+                )
+        return replace(self, **lengths)
 
 
 DRAG_DIFFUSION = DragOptions(
@@ -131,4 +138,4 @@ DRAG_DIFFUSION = DragOptions(
     standardize=False, radius=2, tracking_radius=6, spacing=2, stride=2, arrival=4, wanted="now", follow=0,
     keep="penalty",
 )  # fmt: skip
-"""DragDiffusion as published. Lengths are those that it has at 512×512, where a feature is worth two pixels."""
+"""DragDiffusion as published. Its lengths are for 512×512, where a feature covers two pixels."""

@@ -1,4 +1,4 @@
-"""A LoRA that learns one picture by heart, so that the model draws it in that picture's own way (Shi et al. 2023)."""
+"""A LoRA fitted to one picture, which preserves its details in an edit (Shi et al. 2023)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,21 +12,21 @@ from smoothnb.models.lora import stacked_lora
 from smoothnb.schedule import Schedule
 
 NAME = "picture"
-"""Of the adapter."""
+"""Name of the adapter."""
 BATCH = 4
-"""Noises and timesteps a step, as published."""
+"""Noise samples per training step, as published."""
 
 
 @contextmanager
-def knowing_picture(pipe, x0: Tensor, embeds: Tensor, options: DragOptions, progress: bool = True) -> Iterator[None]:
-    """Meanwhile the UNet has one more LoRA, beside the smooth one if there is one, trained on one picture here and now.
+def picture_lora(pipe, x0: Tensor, embeds: Tensor, options: DragOptions, progress: bool = True) -> Iterator[None]:
+    """Temporarily adds a LoRA that is trained on one picture, on top of the smooth LoRA if there is one.
 
-    The loss is Eq. 2 of the supplement without weights, as in DragDiffusion. Afterwards the LoRA is gone.
+    The loss is Eq. 2 of the supplement, unweighted, as in DragDiffusion.
 
     Args:
         pipe: A diffusers pipeline.
-        x0: The picture's latents, as a batch of one.
-        embeds: Its prompt's embedding.
+        x0: Latents of the picture, a batch of one.
+        embeds: Embedding of its prompt.
         options: Steps, rank, learning rate and seed.
         progress: Whether to show a progress bar.
 
@@ -46,16 +46,16 @@ def _train(pipe, weights: list[nn.Parameter], x0: Tensor, embeds: Tensor, option
     optimizer = torch.optim.Adam(weights, lr=options.lora_learning_rate)
     shape = (BATCH, *x0.shape[1:])
     x0, embeds = x0.expand(shape), embeds.to(dtype).expand(BATCH, -1, -1)
-    with torch.enable_grad(), progress_bar(options.lora_steps, "learning the picture", progress) as bar:
+    with torch.enable_grad(), progress_bar(options.lora_steps, "LoRA of the picture", progress) as bar:
         for _ in range(options.lora_steps):
             noise = torch.randn(shape, generator=generator).to(x0.device)
             t = torch.randint(len(schedule), (BATCH,), generator=generator).to(x0.device)
             x = schedule.add_noise(x0, noise, t)
-            found = unet(x.to(dtype), t, encoder_hidden_states=embeds).sample.float()
-            # A sum over pixels: gradients of their mean would vanish in float16, and Adam does not mind the factor.
-            loss = (found - schedule.target(x0, noise, t)).square().flatten(1).sum(1).mean()
+            prediction = unet(x.to(dtype), t, encoder_hidden_states=embeds).sample.float()
+            # Summed over pixels, as gradients of the mean underflow in float16; Adam is invariant to the factor.
+            loss = (prediction - schedule.target(x0, noise, t)).square().flatten(1).sum(1).mean()
             if not torch.isfinite(loss):
-                raise FloatingPointError("learning the picture diverged: give a smaller lora_learning_rate")
+                raise FloatingPointError("training the picture's LoRA diverged: lower lora_learning_rate")
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

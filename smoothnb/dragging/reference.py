@@ -1,4 +1,4 @@
-"""Reference attention: what is drawn looks for its details in the picture before (mutual self-attention, MasaCtrl)."""
+"""Reference attention (mutual self-attention, MasaCtrl): the edit takes its details from the source picture."""
 
 from contextlib import AbstractContextManager
 
@@ -8,18 +8,18 @@ from torch import Tensor
 from smoothnb._utils.temporarily import attending
 
 PUBLISHED = 10 / 16
-"""Stable Diffusion 1.5 has 16 layers of self-attention, of which DragDiffusion changes those from the tenth on."""
+"""DragDiffusion changes self-attention from layer 10 of the 16 in Stable Diffusion 1.5."""
 
 
-class _Referring:
-    """An attention processor, as diffusers calls them, for a batch of groups: first the reference, then the edits."""
+class _ReferenceProcessor:
+    """An attention processor of diffusers for a batch of groups, each the reference followed by its edits."""
 
     def __init__(self, groups: int):
         self.groups = groups
 
     def __call__(self, attn, hidden_states: Tensor, *_: object, **__: object) -> Tensor:
         grouped = hidden_states.unflatten(0, (self.groups, -1))
-        # All pixels of a group ask, the reference's own among them, and those of the reference alone answer.
+        # Queries come from all samples of a group, keys and values from the reference alone.
         query, key, value = (
             attn.head_to_batch_dim(x)
             for x in (attn.to_q(grouped.flatten(1, 2)), attn.to_k(grouped[:, 0]), attn.to_v(grouped[:, 0]))
@@ -28,21 +28,21 @@ class _Referring:
         return attn.to_out[1](attn.to_out[0](mixed)).reshape(hidden_states.shape)
 
 
-def self_attention(unet) -> list[str]:
-    """Names of the processors of its layers of self-attention, in the order in which they are passed."""
+def self_attention_layers(unet) -> list[str]:
+    """Names of the self-attention processors, in the order of the forward pass."""
     order = {"down": 0, "mid": 1, "up": 2}
     names = [name for name in unet.attn_processors if ".attn1." in name]
     return sorted(names, key=lambda name: order[name.split("_")[0]])
 
 
-def refer(unet, groups: int, first: int | None = None) -> AbstractContextManager[None]:
-    """Meanwhile self-attention takes keys and values from the first of each group of the batch (Cao et al. 2023).
+def reference_attention(unet, groups: int, first: int | None = None) -> AbstractContextManager[None]:
+    """Temporarily takes keys and values of self-attention from the first sample of each group (Cao et al. 2023).
 
     Args:
         unet: A diffusers UNet.
-        groups: How many equal parts the batch has.
-        first: Number of the layer, from 0, to begin with; by default as far up as in DragDiffusion.
+        groups: Number of equal groups in the batch.
+        first: Index of the first layer to change; by default at the same depth as in DragDiffusion.
     """
-    names = self_attention(unet)
+    names = self_attention_layers(unet)
     first = round(PUBLISHED * len(names)) if first is None else first
-    return attending(unet, dict.fromkeys(names[first:], _Referring(groups)))
+    return attending(unet, dict.fromkeys(names[first:], _ReferenceProcessor(groups)))

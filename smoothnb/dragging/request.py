@@ -1,4 +1,4 @@
-"""What shall be dragged where: points and mask, checked, and brought to the size that the model draws."""
+"""Points and mask of a drag: checked, and transformed to the size that the model draws."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -12,6 +12,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from smoothnb._utils.checks import as_number, shown
+from smoothnb.dragging.moving import DragTask
+from smoothnb.dragging.options import DragOptions
 from smoothnb.images import ImageLike, to_rgb
 
 PointList = Sequence[Sequence[float]]
@@ -20,10 +22,10 @@ PointList = Sequence[Sequence[float]]
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """Points and mask in a picture of the model's size.
+    """Points and mask in the picture that the model draws.
 
     Attributes:
-        handles, targets: In pixels, (0, 0) being the upper left corner.
+        handles, targets: (x, y) in pixels; (0, 0) is the upper left corner.
         mask: True where the picture may change; None for everywhere.
         size: Height and width of the picture.
     """
@@ -41,16 +43,16 @@ class Request:
         """Checks points and mask.
 
         Args:
-            handles: In pixels of the picture that was given.
-            targets: One for each handle.
-            mask: As large as the picture that was given; white (or True) where it may change.
-            given: Height and width of that picture.
-            size: Height and width of the picture that the model draws: the one given is cropped around the middle and
-                resized to it, and so are points and mask.
+            handles: (x, y) in pixels of the given picture.
+            targets: One target for each handle.
+            mask: A picture of the same size; white (or True) where the picture may change.
+            given: Height and width of the given picture.
+            size: Height and width of the picture that the model draws. Picture, points and mask are cropped around the
+                centre and resized to it.
 
         Raises:
-            ValueError: If points are none, unequal in number, outside the picture or equal to their targets, or the
-                mask has another size or leaves a handle out.
+            ValueError: If there are no points, handles and targets differ in number, a point lies outside the picture
+                or a handle on its target, or the mask has another size or excludes a handle.
         """
         handles, targets = list(handles), list(targets)
         if len(handles) != len(targets) or not handles:
@@ -61,7 +63,7 @@ class Request:
         before = [_points(points, name, given) for points, name in ((handles, "handle"), (targets, "target"))]
         for handle, target in zip(*before, strict=True):
             if math.dist(handle, target) < 1:
-                raise ValueError(f"the handle ({_said(handle)}) is its own target: drag it by a pixel at least")
+                raise ValueError(f"the handle ({_xy(handle)}) lies on its target: drag it by at least one pixel")
         scale = max(size[0] / given[0], size[1] / given[1])
         middle, new_middle = (torch.tensor([width / 2, height / 2]) for height, width in (given, size))
         after = [(torch.tensor(points) - middle) * scale + new_middle for points in before]
@@ -69,21 +71,27 @@ class Request:
             for point, (x, y) in zip(points, moved.tolist(), strict=True):
                 if not (-1e-3 <= x <= size[1] + 1e-3 and -1e-3 <= y <= size[0] + 1e-3):
                     raise ValueError(
-                        f"the point ({_said(point)}) is cropped away: the model draws {size[1]}×{size[0]}, and sees "
-                        f"the middle of this picture of {given[1]}×{given[0]}"
+                        f"the point ({_xy(point)}) is cropped away: the model draws {size[1]}×{size[0]}, and sees "
+                        f"the centre of this {given[1]}×{given[0]} picture"
                     )
         found = None if mask is None else _mask(mask, given, size)
         if found is not None:
             for point, (x, y) in zip(before[0], after[0].tolist(), strict=True):
                 if not found[min(int(y), size[0] - 1), min(int(x), size[1] - 1)]:
                     raise ValueError(
-                        f"the mask leaves the handle ({_said(point)}) out: it is to be white wherever the picture may "
+                        f"the mask excludes the handle ({_xy(point)}): it should be white wherever the picture may "
                         "change, around the handles and on the way to their targets"
                     )
         return cls(*after, found, size)
 
+    def task(self, pipe, options: DragOptions) -> DragTask:
+        """The task in tensors on the pipeline's device."""
+        points = (x[None].to(pipe.device) for x in (self.handles, self.targets))
+        cells = self.cells(*(side // pipe.vae_scale_factor for side in self.size))
+        return DragTask(*points, cells.to(pipe.device), options)
+
     def cells(self, height: int, width: int) -> Float[Tensor, "1 1 {height} {width}"]:
-        """The mask for latents: 1 where at least a quarter of the pixels behind one may change."""
+        """The mask at the size of the latents: 1 where at least a quarter of the pixels may change."""
         if self.mask is None:
             return torch.ones(1, 1, height, width)
         return (F.interpolate(self.mask[None, None].float(), (height, width), mode="area") >= 0.25).float()
@@ -97,14 +105,14 @@ def _points(points: PointList, name: str, size: tuple[int, int]) -> list[tuple[f
             raise ValueError(f"expected every {name} as (x, y) in pixels, got {shown(point)}")
         if not (0 <= pair[0] <= size[1] and 0 <= pair[1] <= size[0]):
             raise ValueError(
-                f"the {name} ({_said(pair)}) lies outside the picture: expected x from 0 to {size[1]}, y from 0 to "
+                f"the {name} ({_xy(pair)}) lies outside the picture: expected x from 0 to {size[1]}, y from 0 to "
                 f"{size[0]}"
             )
         found.append(pair)
     return found
 
 
-def _said(point: Sequence[float]) -> str:
+def _xy(point: Sequence[float]) -> str:
     return ", ".join(f"{x:g}" for x in point)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from smoothnb._utils import checks
 from smoothnb._utils.arguments import checked
-from smoothnb._utils.memory import spared
+from smoothnb._utils.memory import oom_hint
 from smoothnb.editing.attention import Control, lend
 from smoothnb.images import to_pil
 from smoothnb.inversion.inversion import INVERSION, Inversion, prompts_for
@@ -145,7 +145,7 @@ def edit_text(
 
 
 @checked(inversion=INVERSION, word=checks.text)
-@spared("looking at attention", "give the inversion of fewer pictures, inversion[i]")
+@oom_hint("looking at attention", "give the inversion of fewer pictures, inversion[i]")
 @torch.no_grad()
 def word_map(pipe, inversion: Inversion, word: str, every: int = 5) -> list[Image.Image]:
     """Where a word of the prompt is looked at while its picture is drawn: what `edit_text` blends by.

@@ -10,7 +10,7 @@ import numpy as np
 
 from smoothnb._utils import arguments, checks
 from smoothnb._utils.arguments import checked
-from smoothnb._utils.files import replacing
+from smoothnb._utils.files import atomic_write
 from smoothnb.evaluation._istd import ISTD, istd
 from smoothnb.evaluation.bootstrap import Interval, change, interval
 from smoothnb.models.lora import blended
@@ -152,7 +152,7 @@ def save_plot(comparison: Comparison, path: Path) -> None:
     form = path.suffix.lower().removeprefix(".")
     if form not in ("png", "svg", "pdf"):
         raise ValueError(f"expected a file that ends in .png, .svg or .pdf, got {path.name!r}")
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         comparison.plot().savefig(partial, dpi=120, format=form)
 
 

@@ -14,7 +14,7 @@ from smoothnb._utils import checks
 from smoothnb._utils.arguments import checked
 from smoothnb._utils.console import progress_bar
 from smoothnb._utils.files import data_folder
-from smoothnb._utils.memory import spared
+from smoothnb._utils.memory import oom_hint
 from smoothnb.evaluation.bootstrap import Interval, interval
 from smoothnb.evaluation.record import Record, read_record
 from smoothnb.images import neighbour_distances
@@ -173,7 +173,7 @@ SEED = checks.within(-(2**42), 2**42)
 
 
 @checked(prompts=checks.texts, num_ratios=checks.whole(), seed=SEED, correction=checks.whole())
-@spared("measuring ISTD", "give a smaller batch_size; what is in the file of results stays")
+@oom_hint("measuring ISTD", "give a smaller batch_size; what is in the file of results stays")
 def istd(
     pipe,
     prompts: str | Sequence[str],

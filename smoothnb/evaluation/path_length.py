@@ -9,14 +9,14 @@ from torch import Tensor
 from smoothnb._utils import checks
 from smoothnb._utils.arguments import checked
 from smoothnb._utils.console import progress_bar
-from smoothnb._utils.memory import spared
+from smoothnb._utils.memory import oom_hint
 from smoothnb.evaluation._istd import walk
 from smoothnb.latents import slerp
 from smoothnb.sampling import embed, generate_pixels
 
 
 @checked(epsilon=checks.number(), seed=checks.within(-(2**31), 2**32 - 1))
-@spared("measuring path lengths", "give a smaller batch_size")
+@oom_hint("measuring path lengths", "give a smaller batch_size")
 def path_lengths(
     pipe,
     prompts: Sequence[str],

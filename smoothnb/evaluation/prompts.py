@@ -12,7 +12,7 @@ from smoothnb._utils import checks
 from smoothnb._utils.arguments import checked
 from smoothnb._utils.checks import expanded
 from smoothnb._utils.console import progress_bar
-from smoothnb._utils.files import replacing
+from smoothnb._utils.files import atomic_write
 from smoothnb.postcards.stream import held_out_prompts
 
 COCO = "http://images.cocodataset.org/annotations/annotations_trainval2017.zip"
@@ -100,7 +100,7 @@ def coco_captions(url: str = COCO, md5: str = COCO_MD5, cache: Path | None = Non
     archive = cache / "annotations.zip.partial"
     try:
         _download(url, archive, md5)
-        with zipfile.ZipFile(archive) as opened, replacing(kept) as partial:
+        with zipfile.ZipFile(archive) as opened, atomic_write(kept) as partial:
             partial.write_bytes(opened.read(COCO_CAPTIONS))
     finally:
         archive.unlink(missing_ok=True)

@@ -19,7 +19,7 @@ from smoothnb.evaluation.judges import Judge
 from smoothnb.evaluation.path_length import path_lengths
 from smoothnb.figures import strip
 from smoothnb.images import save_picture
-from smoothnb.inversion.inversion import ddim_invert
+from smoothnb.inversion.ddim import ddim_invert
 from smoothnb.inversion.null_text import null_text_invert
 from smoothnb.latents import decode, encode
 from smoothnb.models.load import fingerprint

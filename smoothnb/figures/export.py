@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from smoothnb._utils.files import replacing
+from smoothnb._utils.files import atomic_write
 from smoothnb.figures.strips import strip
 from smoothnb.images import save_picture
 
@@ -56,7 +56,7 @@ def save_frames(
     else:
         # H.264 wants even sides.
         box = (0, 0, pictures[0].width // 2 * 2, pictures[0].height // 2 * 2)
-        with replacing(path) as partial:
+        with atomic_write(path) as partial:
             writer = ffmpeg.write_frames(
                 str(partial), box[2:], fps=1000 / interval, quality=8, macro_block_size=2, output_params=["-f", "mp4"]
             )

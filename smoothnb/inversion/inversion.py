@@ -1,13 +1,12 @@
-"""From a picture back to its noise: DDIM inversion, and what an inversion is kept as."""
+"""`Inversion`, which holds pictures as noise, and the cache of inversions."""
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
-import torch
-from diffusers import DDIMInverseScheduler
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
@@ -15,14 +14,10 @@ from torch import Tensor
 from smoothnb._utils import checks
 from smoothnb._utils.arguments import checked
 from smoothnb._utils.checks import expanded
-from smoothnb._utils.console import progress_bar, warn
-from smoothnb._utils.files import read_weights, replacing
-from smoothnb._utils.memory import spared
+from smoothnb._utils.console import warn
+from smoothnb._utils.files import atomic_write, read_weights
 from smoothnb.images import ImageLike, as_list, to_rgb
-from smoothnb.latents import encode, picture_size
 from smoothnb.models.load import fingerprint
-from smoothnb.sampling import embed, generate
-from smoothnb.schedule import Schedule
 
 Trajectory = Float[Tensor, "state image channel height width"]
 Series = Float[Tensor, "step series token embedding"]
@@ -30,12 +25,12 @@ Series = Float[Tensor, "step series token embedding"]
 
 @dataclass(frozen=True)
 class Settings:
-    """What an inversion was made with, and what drawing from it needs again.
+    """Settings of an inversion that drawing from it needs again.
 
     Attributes:
         prompts: One for each picture.
-        guidance_scale: w that the null-text series was made for; 1 where there is none.
-        num_inference_steps: Of the sampler.
+        guidance_scale: w of the null-text series; 1 without one.
+        num_inference_steps: Number of sampler steps.
         model: `fingerprint` of the pipeline.
     """
 
@@ -47,15 +42,15 @@ class Settings:
 
 @dataclass(frozen=True, eq=False)
 class Inversion:
-    """Pictures as noise: what `reconstruct` and `interpolate` draw them from.
+    """Pictures as noise, from which `reconstruct`, `interpolate` and `edit_text` draw them.
 
-    `inversion[i]` is the inversion of picture i alone, with the series that it shares or its own.
+    `inversion[i]` is the inversion of picture i alone, with its own series or the shared one.
 
     Attributes:
         trajectory: x̃_0 … x̃_T of DDIM inversion, float32.
-        series: ∅_T … ∅_1 in the order of sampling, one shared by all pictures or one for each, float32; None where
-            there was no null-text inversion.
-        settings: What it was made with.
+        series: Null-text embeddings ∅_T … ∅_1 in sampling order, float32: one series shared by all pictures, or one for
+            each. None without null-text inversion.
+        settings: Settings of the inversion.
     """
 
     trajectory: Trajectory
@@ -77,7 +72,7 @@ class Inversion:
 
     @property
     def latents(self) -> Float[Tensor, "image channel height width"]:
-        """x̃_T, what sampling starts from."""
+        """x̃_T, the starting noise of sampling."""
         return self.trajectory[-1]
 
     def __len__(self) -> int:
@@ -90,36 +85,36 @@ class Inversion:
         return Inversion(self.trajectory[:, own], self.series if shared else self.series[:, own], settings)
 
     def save(self, file: str | Path) -> None:
-        """Writes it as safetensors, settings in the header.
+        """Saves the inversion as safetensors, with its settings in the header.
 
         Raises:
-            OSError: If the file cannot be written; what was there before is untouched.
+            OSError: If the file cannot be written; an existing file is left as it was.
         """
         from safetensors.torch import save_file
 
         tensors = {"trajectory": self.trajectory} | ({} if self.series is None else {"series": self.series})
         tensors = {name: value.contiguous().cpu() for name, value in tensors.items()}
-        with replacing(Path(file)) as partial:
+        with atomic_write(Path(file)) as partial:
             save_file(tensors, partial, {"settings": json.dumps(asdict(self.settings))})
 
     @classmethod
     @checked(num_inference_steps=checks.whole(1))
     def load(cls, file: str | Path, pipe=None, num_inference_steps: int | None = None) -> "Inversion":
-        """Reads what `save` wrote.
+        """Loads an inversion that `save` wrote.
 
         Args:
             file: The file.
-            pipe: The pipeline to draw with; the inversion is checked to belong to it, and is put on its device.
-            num_inference_steps: That it is meant to be drawn with, to be checked.
+            pipe: The pipeline to draw with: the inversion must belong to it, and is moved to its device.
+            num_inference_steps: If given, the number of steps that the inversion must have.
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If the file holds no inversion, or that of another model or step count.
+            ValueError: If the file holds no inversion, or one of another model or number of steps.
         """
         tensors, header = read_weights(expanded(file))
         try:
-            found = json.loads(header.get("settings", "null"))
-            settings = Settings(**found | {"prompts": tuple(found["prompts"])})
+            settings = json.loads(header.get("settings", "null"))
+            settings = Settings(**settings | {"prompts": tuple(settings["prompts"])})
             inversion = cls(tensors["trajectory"], tensors.get("series"), settings)
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{file} holds no inversion ({error}): expected one that Inversion.save wrote") from None
@@ -145,151 +140,72 @@ class Inversion:
 
 
 INVERSION = checks.of(Inversion, "an inversion, such as ddim_invert gives")
-"""The rule for an argument that is one."""
+"""Checks that an argument is an inversion."""
 
 
-def cache_file(
-    cache: str | Path | None, pipe, images: ImageLike | Sequence[ImageLike], **settings: object
-) -> Path | None:
-    """Where the inversion of these pictures is kept, for this model and these settings; None without a cache."""
+@dataclass(frozen=True)
+class PictureBatch:
+    """Decoded pictures, in mode RGB."""
+
+    pictures: list[Image.Image]
+
+    @classmethod
+    def of(cls, images: ImageLike | Iterable[ImageLike]) -> "PictureBatch":
+        """Decodes pictures in any form that `encode` takes, iterators included."""
+        return cls([to_rgb(image) for image in as_list(images)])
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of sizes and pixels."""
+        digest = hashlib.sha256()
+        for picture in self.pictures:
+            digest.update(str(picture.size).encode() + picture.tobytes())
+        return digest.hexdigest()
+
+
+def cached(
+    invert: Callable[[], tuple[Inversion, bool]],
+    cache: str | Path | None,
+    pipe,
+    batch: PictureBatch,
+    **settings: object,
+) -> Inversion:
+    """Looks an inversion up in a cache by pictures, model and settings; otherwise computes and stores it.
+
+    A damaged file only warns, and so does a failed write: the inversion is still returned.
+
+    Args:
+        invert: Computes the inversion, and says whether it is complete; an incomplete one is not stored.
+        cache: The folder; None for no cache.
+        pipe: A diffusers pipeline.
+        batch: The pictures.
+        settings: Everything else that the result depends on.
+    """
     if cache is None:
-        return None
-    digest = hashlib.sha256(f"{fingerprint(pipe)}{pipe.unet.dtype}{sorted(settings.items())}".encode())
-    for image in as_list(images):
-        rgb = to_rgb(image)
-        digest.update(str(rgb.size).encode() + rgb.tobytes())
-    return Path(cache).expanduser() / f"{digest.hexdigest()[:32]}.safetensors"
-
-
-def cached(file: Path | None, pipe) -> Inversion | None:
-    """What a cache holds, if it holds it whole; a damaged file is named, and passed over."""
-    if file is None or not file.is_file():
-        return None
-    try:
-        return Inversion.load(file, pipe)
-    except (OSError, ValueError) as error:
-        warn(f"the cache's {file.name} is passed over, and the picture inverted anew: {error}")
-        return None
-
-
-def keep(inversion: Inversion, file: Path | None) -> bool:
-    """Puts an inversion into a cache; where that fails, it is said, as the inversion itself is too dear to be lost."""
-    if file is None:
-        return False
-    try:
-        inversion.save(file)
-    except OSError as error:
-        warn(f"the inversion is not kept in the cache: {error}")
-        return False
-    return True
+        return invert()[0]
+    key = f"{fingerprint(pipe)}{pipe.unet.dtype}{sorted(settings.items())}{batch.digest}"
+    file = Path(cache).expanduser() / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
+    if file.is_file():
+        try:
+            return Inversion.load(file, pipe)
+        except (OSError, ValueError) as error:
+            warn(f"the damaged file {file.name} in the cache is ignored, and the picture inverted again: {error}")
+    inversion, complete = invert()
+    if complete:
+        try:
+            inversion.save(file)
+        except OSError as error:
+            warn(f"the inversion could not be stored in the cache: {error}")
+    return inversion
 
 
 def prompts_for(prompt: str | Sequence[str], count: int) -> tuple[str, ...]:
-    """One prompt for each of so many pictures.
+    """One prompt for each of `count` pictures.
 
     Raises:
-        ValueError: If they do not pair up.
+        ValueError: If prompts and pictures differ in number.
     """
     prompts = (prompt,) * count if isinstance(prompt, str) else tuple(prompt)
     if len(prompts) != count:
         raise ValueError(f"expected one prompt, or one for each of {count} pictures, got {len(prompts)}")
     return prompts
-
-
-def predict(pipe, schedule: Schedule, x: Tensor, t: Tensor, embeds: Tensor) -> Tensor:
-    """ε̂ in float32, in whatever type the UNet works."""
-    dtype = pipe.unet.dtype
-    prediction = pipe.unet(x.to(dtype), t, encoder_hidden_states=embeds.to(dtype)).sample
-    return schedule.noise(x, prediction, t.expand(len(x)))
-
-
-def climb(pipe, x: Tensor, embeds: Tensor, num_inference_steps: int, fixed_point_steps: int = 0) -> Iterator[Tensor]:
-    """The steps of `ddim_invert`: from x_0 in float32, yields x̃_1 … x̃_T.
-
-    Raises:
-        FloatingPointError: If a latent is not finite.
-    """
-    schedule = Schedule.of(pipe.scheduler)
-    # The noise is handed over as such, whatever the model predicts.
-    scheduler = DDIMInverseScheduler.from_config(pipe.scheduler.config, prediction_type="epsilon")
-    scheduler.set_timesteps(num_inference_steps, pipe.device)
-    for t in scheduler.timesteps:
-        noisier = x
-        for _ in range(1 + fixed_point_steps):
-            with torch.no_grad():
-                noisier = scheduler.step(predict(pipe, schedule, noisier, t, embeds), int(t), x).prev_sample
-        x = noisier
-        if not torch.isfinite(x).all():
-            raise FloatingPointError(f"the inversion left the numbers of {pipe.unet.dtype} at t = {int(t)}")
-        yield x
-
-
-@checked(prompt=checks.texts)
-@spared("inverting pictures", "give fewer pictures at a time")
-@torch.no_grad()
-def ddim_invert(
-    pipe,
-    images: ImageLike | Sequence[ImageLike],
-    prompt: str | Sequence[str] = "",
-    num_inference_steps: int = 50,
-    fixed_point_steps: int = 0,
-    height: int | None = None,
-    width: int | None = None,
-    cache: str | Path | None = None,
-    progress: bool = True,
-) -> Inversion:
-    """DDIM inversion (Song et al. 2020): the sampler run backwards, without guidance.
-
-    A step from t-1 to t needs the noise that the model finds at x_t, which is what is sought; DDIM takes that at
-    x_{t-1} instead, and the errors add up. Each fixed-point step puts the x_t found so far in its place: a few of them,
-    and sampling without guidance leads back to the picture.
-
-    Args:
-        pipe: A diffusers pipeline.
-        images: One picture or several, as `encode` takes them.
-        prompt: For all pictures, or one for each; "" to invert without text.
-        num_inference_steps: Of the sampler that shall lead back.
-        fixed_point_steps: See above; each costs as much as the inversion itself.
-        height: To resize to, in pixels; the model's own by default.
-        width: To resize to, in pixels; the model's own by default.
-        cache: Folder in which inversions are kept, and looked for by picture, model and settings.
-        progress: Whether to show a progress bar.
-
-    Returns:
-        The inversion, without a null-text series.
-
-    Raises:
-        ValueError: If prompts and pictures do not pair up, or a number or size lies outside its range.
-        FloatingPointError: If a latent is not finite.
-    """
-    file = cache_file(
-        cache, pipe, images, prompt=prompt, num_inference_steps=num_inference_steps,
-        fixed_point_steps=fixed_point_steps, size=picture_size(pipe, height, width),
-    )  # fmt: skip
-    if (there := cached(file, pipe)) is not None:
-        return there
-    x = encode(pipe, images, height, width).float()
-    prompts = prompts_for(prompt, len(x))
-    trajectory = [x]
-    with progress_bar(num_inference_steps, "inverting", progress) as bar:
-        for noisier in climb(pipe, x, embed(pipe, prompts), num_inference_steps, fixed_point_steps):
-            trajectory.append(noisier)
-            bar.update()
-    inversion = Inversion(torch.stack(trajectory), None, Settings(prompts, 1.0, num_inference_steps, fingerprint(pipe)))
-    keep(inversion, file)
-    return inversion
-
-
-@checked(inversion=INVERSION)
-def reconstruct(pipe, inversion: Inversion, progress: bool = True) -> list[Image.Image]:
-    """Draws the pictures of an inversion again.
-
-    Raises:
-        ValueError: If the inversion belongs to another model.
-    """
-    inversion.check(pipe)
-    settings = inversion.settings
-    return generate(
-        pipe, settings.prompts, 0, inversion.latents, settings.num_inference_steps, settings.guidance_scale,
-        "" if inversion.series is None else inversion.series, progress=progress,
-    )  # fmt: skip

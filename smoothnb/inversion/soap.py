@@ -1,6 +1,4 @@
-"""Descent on a small matrix, in the axes along which its gradients lie: SOAP (Vyas et al. 2024)."""
-
-from collections.abc import Mapping
+"""SOAP, Adam in the eigenbasis of Shampoo (Vyas et al. 2024), for small matrices."""
 
 import torch
 from jaxtyping import Float
@@ -9,40 +7,27 @@ from torch import Tensor
 Matrices = Float[Tensor, "problem row column"]
 
 MOMENTUM = 0.5
-"""Low, as a null-text embedding is sought in a few steps, each on a slightly different problem."""
-REMEMBERED = ("first", "second", "rows", "columns", "left", "right")
+"""Low, as a null-text embedding gets only a few steps, each on a slightly different problem."""
 MEMORY = 0.95
-"""Weight of the past in the averages of squares."""
+"""Decay of the averages of squares."""
 
 
 class Soap:
     """Adam in the eigenbasis of the gradients' row and column covariances; one problem, or several independent ones.
 
-    Adam scales each entry by itself, which helps little where the slow directions lie across entries, as they do for
-    embeddings that act through key and value projections. In the basis of the covariances they come apart.
+    Adam scales each entry separately, which helps little if the slow directions mix entries, as they do for embeddings
+    that act through key and value projections. The eigenbasis of the covariances separates these directions.
     """
 
     def __init__(self) -> None:
         self._steps = 0
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """What it knows of the problem, to go on from."""
-        return {"steps": torch.tensor(self._steps)} | {
-            name: getattr(self, f"_{name}") for name in REMEMBERED if self._steps
-        }
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Goes on from what `state_dict` gave."""
-        self._steps = int(state["steps"])
-        for name in REMEMBERED if self._steps else ():
-            setattr(self, f"_{name}", state[name])
-
     def direction(self, gradients: Matrices, turn: bool = True) -> Matrices:
-        """The gradients, scaled in that basis; of unit root mean square for each problem, whatever their own scale.
+        """The preconditioned gradients, scaled to a root mean square of 1 for each problem.
 
         Args:
-            gradients: One for each problem.
-            turn: Whether to take up the basis of the gradients so far, or to keep the last one, which is cheaper.
+            gradients: One matrix for each problem.
+            turn: Whether to update the eigenbasis, which costs an eigendecomposition.
         """
         g = _unit(gradients)
         if not self._steps:
@@ -63,5 +48,5 @@ def _average(before: Tensor, new: Tensor, weight: float) -> Tensor:
 
 
 def _unit(x: Tensor) -> Tensor:
-    """Brought to a root mean square of 1 for each problem; zeros stay zeros."""
+    """Scaled to a root mean square of 1 for each problem; zeros stay zeros."""
     return x / x.square().mean(dim=(-2, -1), keepdim=True).sqrt().clamp(min=1e-20)

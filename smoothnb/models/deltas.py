@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from smoothnb._utils.files import open_weights, read_weights, replacing
+from smoothnb._utils.files import atomic_write, open_weights, read_weights
 
 DIFFERENCE = "difference.safetensors"
 BITS = {"unet": 4, "vae": 8}
@@ -48,7 +48,7 @@ def save_difference(base, tuned, folder: Path, base_name: str) -> Path:
                 tensors[f"{part}.{name}"] = difference.half()
                 continue
             tensors[f"{part}.{name}"], tensors[f"{part}.{name}.step"] = _rounded(difference.flatten(1), bits)
-    with replacing(folder / DIFFERENCE) as partial:
+    with atomic_write(folder / DIFFERENCE) as partial:
         save_file(tensors, partial, {"format": "pt", "base": base_name})
     return folder / DIFFERENCE
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from smoothnb._utils import checks
 from smoothnb._utils.arguments import checked
 from smoothnb._utils.checks import expanded
-from smoothnb._utils.files import read_weights, replacing
+from smoothnb._utils.files import atomic_write, read_weights
 from smoothnb.models.sources import HUB_ID
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
@@ -233,6 +233,6 @@ def export_lora(
         }  # fmt: skip
     else:
         raise ValueError(f"expected form as diffusers or kohya, got {form!r}")
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, partial, {**header, "format": "pt"})
     return path

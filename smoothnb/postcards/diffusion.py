@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from smoothnb._utils.files import read_weights, replacing
+from smoothnb._utils.files import atomic_write, read_weights
 from smoothnb.images import save_picture
 from smoothnb.models.build import build_pipeline
 from smoothnb.models.load import load_pipeline
@@ -132,7 +132,7 @@ def latent_pool(config: DiffusionConfig, vae: AutoencoderKL) -> Tensor:
         pictures = render_in(config.style, list(itertools.islice(scenes, 32)), device=config.device)
         parts.append((vae.encode(pictures * 2 - 1).latent_dist.mean * vae.config.scaling_factor).half().cpu())
     latents = torch.cat(parts)[: config.pool]
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         save_file({"latents": latents}, partial)
     return latents
 

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from smoothnb._utils.files import data_folder, read_weights, replacing
+from smoothnb._utils.files import atomic_write, data_folder, read_weights
 from smoothnb.postcards.fit import fit
 from smoothnb.postcards.muon import optimizers
 from smoothnb.postcards.scene import EXTENT, FACTORS, Scene, random_scenes
@@ -214,7 +214,7 @@ def train(config: ReaderConfig) -> Reader:
         checkpoint=config.output / "checkpoint.pt", on_save=report,
     )  # fmt: skip
     weights = {k: v.half().contiguous() for k, v in reader.state_dict().items()}
-    with replacing(config.output / "reader.safetensors") as partial:
+    with atomic_write(config.output / "reader.safetensors") as partial:
         save_file(weights, partial)
     return reader
 

@@ -13,7 +13,7 @@ import torch
 from smoothnb._utils import checks
 from smoothnb._utils.arguments import checked
 from smoothnb._utils.console import progress_bar
-from smoothnb._utils.memory import spared
+from smoothnb._utils.memory import oom_hint
 from smoothnb.models.lora import lora_of
 from smoothnb.models.lora_files import WEIGHTS, export_lora
 from smoothnb.training.config import TrainConfig
@@ -40,7 +40,7 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
 
 
 @checked(config=checks.of(TrainConfig, "a TrainConfig"))
-@spared(
+@oom_hint(
     "training",
     "give a smaller batch_size and as many times more gradient_accumulation_steps, gradient_checkpointing=True, or "
     'mixed_precision="bf16"',

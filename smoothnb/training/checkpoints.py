@@ -7,14 +7,14 @@ from pathlib import Path
 import torch
 
 from smoothnb._utils.console import warn
-from smoothnb._utils.files import replacing
+from smoothnb._utils.files import atomic_write
 
 NAME = re.compile(r"checkpoint-(\d+)\.pt")
 
 
 def save_atomically(state: dict, path: Path) -> None:
-    """Writes tensors, numbers and strings, in dicts and lists; see `replacing`."""
-    with replacing(path) as partial:
+    """Writes tensors, numbers and strings, in dicts and lists; see `atomic_write`."""
+    with atomic_write(path) as partial:
         torch.save(state, partial)
 
 

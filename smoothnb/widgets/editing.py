@@ -12,7 +12,8 @@ from smoothnb._utils.arguments import checked
 from smoothnb.editing.edit import check_prompts, edit_text
 from smoothnb.figures.strips import difference
 from smoothnb.images import ImageLike, to_pil, to_pixels
-from smoothnb.inversion.inversion import Inversion, ddim_invert
+from smoothnb.inversion.ddim import ddim_invert
+from smoothnb.inversion.inversion import Inversion
 from smoothnb.latents import picture_size
 from smoothnb.sampling import embed, finish
 from smoothnb.widgets.mixing import MixingSlider

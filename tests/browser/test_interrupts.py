@@ -32,7 +32,7 @@ LONG = {
     ),
     "options = sn.DragOptions(lora_steps=5000)\n"
     "dragged = sn.drag(pipe, house, prompt, [(44, 88)], [(74, 88)], options=options)": (
-        "learning the picture",
+        "LoRA of the picture",
         "KeyboardInterrupt",
     ),
 }

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from smoothnb.dragging import DRAG_DIFFUSION, DragOptions, drag, point_map
-from smoothnb.dragging.moving import Move
+from smoothnb.dragging.moving import DragState
 from smoothnb.images import to_pixels
-from smoothnb.inversion.inversion import ddim_invert
+from smoothnb.inversion.ddim import ddim_invert
 from smoothnb.latents import seeded_noise
 from smoothnb.models.load import fingerprint, load_pipeline
 from smoothnb.models.lora import set_smoothness
@@ -102,11 +102,13 @@ def test_a_generated_picture_comes_out_as_it_was_if_nothing_is_done_to_it(postca
 
 def test_latents_outside_the_mask_are_not_touched(tiny_pipe, monkeypatch):
     seen = []
-    real = DRAG.Origin.draw
+    real = DRAG.Source.draw
     monkeypatch.setattr(
-        DRAG.Origin,
+        DRAG.Source,
         "draw",
-        lambda self, eye, way, x, goals: seen.append((self, way, x, real(self, eye, way, x, goals))) or seen[-1][-1],
+        lambda self, extract, task, x, goals: (
+            seen.append((self, task, x, real(self, extract, task, x, goals))) or seen[-1][-1]
+        ),
     )
     mask = np.zeros((64, 64), bool)
     mask[16:48] = True
@@ -121,7 +123,7 @@ def test_latents_outside_the_mask_are_not_touched(tiny_pipe, monkeypatch):
 
 def test_the_mask_term_holds_what_lies_outside(tiny_pipe, monkeypatch):
     seen = []
-    monkeypatch.setattr(DRAG.Origin, "draw", lambda self, eye, way, x, goals: seen.append((self, x)) or x)
+    monkeypatch.setattr(DRAG.Source, "draw", lambda self, extract, task, x, goals: seen.append((self, x)) or x)
     mask = np.zeros((64, 64), bool)
     mask[16:48] = True
     for weight in (0.0, 100.0):
@@ -170,7 +172,7 @@ def test_an_interrupt_draws_the_best_so_far(tiny_pipe):
 
 def test_an_interrupted_drawing_gives_what_is_seen_by_then(tiny_pipe, monkeypatch):
     before, calls = state(tiny_pipe), []
-    real = sys.modules["smoothnb.dragging.origin"].guided_noise
+    real = sys.modules["smoothnb.dragging.source"].guided_noise
 
     def noise(*args):
         calls.append(args)
@@ -178,22 +180,22 @@ def test_an_interrupted_drawing_gives_what_is_seen_by_then(tiny_pipe, monkeypatc
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr("smoothnb.dragging.origin.guided_noise", noise)
+    monkeypatch.setattr("smoothnb.dragging.source.guided_noise", noise)
     with pytest.warns(UserWarning, match="interrupted while sampling"):
         found = drag(tiny_pipe, tiny_picture(), "a house", options=replace(QUICK, follow=0.0), **TINY)
     assert found.picture.size == (64, 64) and len(calls) == 3 and state(tiny_pipe) == before
 
 
 def test_a_lost_handle_ends_it_with_the_best_state(tiny_pipe, monkeypatch):
-    def moves(eye, x, t, way, step):
-        yield Move(x, way.handles)
-        yield Move(x + 1, way.handles + torch.tensor([9.0, 0]), 2.0)
+    def moves(extract, x, t, task, step):
+        yield DragState(x, task.handles)
+        yield DragState(x + 1, task.handles + torch.tensor([9.0, 0]), 2.0)
         # Near its target, but not the handle.
-        yield Move(x + 2, way.handles + torch.tensor([20.0, 0]), 3.0, lost=True)
+        yield DragState(x + 2, task.handles + torch.tensor([20.0, 0]), 3.0, lost=True)
 
     drawn = []
-    monkeypatch.setattr(DRAG, "move", moves)
-    monkeypatch.setattr(DRAG.Origin, "draw", lambda self, eye, way, x, goals: drawn.append((self, x, goals)) or x)
+    monkeypatch.setattr(DRAG, "optimize", moves)
+    monkeypatch.setattr(DRAG.Source, "draw", lambda self, extract, task, x, goals: drawn.append((self, x, goals)) or x)
     found = drag(tiny_pipe, tiny_picture(), "a house", options=replace(QUICK, arrival=1.0), **TINY)
     origin, x, goals = drawn[0]
     assert found.reason == "lost" and found.losses == [2, 3]
@@ -202,7 +204,7 @@ def test_a_lost_handle_ends_it_with_the_best_state(tiny_pipe, monkeypatch):
 
 def test_everything_is_taken_off_after_an_error(tiny_pipe, monkeypatch):
     before = state(tiny_pipe)
-    monkeypatch.setattr("smoothnb.dragging.origin.denoise", lambda *_: 1 / 0)
+    monkeypatch.setattr("smoothnb.dragging.source.denoise", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         drag(tiny_pipe, tiny_picture(), "a house", options=replace(QUICK, lora_steps=1), **TINY)
     assert state(tiny_pipe) == before
@@ -210,7 +212,7 @@ def test_everything_is_taken_off_after_an_error(tiny_pipe, monkeypatch):
 
 def test_a_gradient_that_is_not_finite_is_said(tiny_pipe, monkeypatch):
     monkeypatch.setattr(
-        "smoothnb.dragging.moving.supervision", lambda look, *_: look.maps[0].sum((1, 2, 3)) * float("nan")
+        "smoothnb.dragging.moving.supervision_loss", lambda features, *_: features.maps[0].sum((1, 2, 3)) * float("nan")
     )
     with pytest.raises(FloatingPointError, match=r"torch\.float32"):
         drag(tiny_pipe, tiny_picture(), "a house", options=QUICK, **TINY)
@@ -219,8 +221,8 @@ def test_a_gradient_that_is_not_finite_is_said(tiny_pipe, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image": None}, "either a picture or the latents"),
-        ({"latents": torch.zeros(4, 8, 8)}, "either a picture or the latents"),
+        ({"image": None}, "either a picture, or image=None"),
+        ({"latents": torch.zeros(4, 8, 8)}, "either a picture, or image=None"),
         ({"guidance_scale": 3.0}, "guidance_scale of at least 1 for a generated"),
         ({"image": None, "latents": torch.zeros(2, 4, 8, 8)}, "latents of one picture, got those of 2"),
         ({"frames": 1}, "frames of 0 or at least 2"),

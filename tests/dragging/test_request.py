@@ -31,10 +31,10 @@ def half(width=64, height=64):
         ({"targets": [(10, -1)]}, "target .10, -1. lies outside"),
         ({"handles": [(float("nan"), 2)]}, r"every handle as \(x, y\)"),
         ({"handles": [(1, 2, 3)]}, r"every handle as \(x, y\)"),
-        ({"targets": [(10.2, 20.1)]}, "its own target"),
+        ({"targets": [(10.2, 20.1)]}, "lies on its target"),
         ({"mask": half(32)}, "as large as the picture, 64×64; got 32×64"),
-        ({"mask": half(), "handles": [(40, 20)]}, "mask leaves the handle .40, 20. out"),
-        ({"mask": Image.new("L", (64, 64))}, "mask leaves the handle"),
+        ({"mask": half(), "handles": [(40, 20)]}, "mask excludes the handle .40, 20."),
+        ({"mask": Image.new("L", (64, 64))}, "mask excludes the handle"),
         ({"given": (64, 128), "handles": [(10, 20)]}, "cropped away"),
     ],
 )
@@ -64,7 +64,7 @@ def test_masks_of_every_kind_become_cells_of_latents(kind):
     assert ask().cells(8, 8).all()
 
 
-def test_settings_outside_their_range_are_named():
+def test_settings_outside_their_range_are_named(tiny_pipe):
     for name, value in {
         "num_inference_steps": 0, "strength": 0.0, "max_steps": -1, "learning_rate": 0.0, "blocks": (), "follow": 1.5,
         "wanted": "then", "keep": "all", "lora_steps": -1, "lora_rank": 0, "softness": -1.0,
@@ -74,11 +74,19 @@ def test_settings_outside_their_range_are_named():
     with pytest.raises(ValueError, match=r"strength .* worth at least one"):
         DragOptions(num_inference_steps=4, strength=0.1)
     with pytest.raises(ValueError, match="radius above 0 and at most 32"):
-        DragOptions(radius=33.0).length("radius", 64)
+        DragOptions(radius=33.0).resolved(tiny_pipe, SIZE)
 
 
-def test_lengths_are_scaled_to_the_picture_unless_they_are_given():
-    options = DragOptions(stride=5.0)
-    assert [options.length("radius", side) for side in (128, 512)] == [16, 64]
-    assert [options.length("stride", side) for side in (128, 512)] == [5, 5]
-    assert DRAG_DIFFUSION.count == 35 and DRAG_DIFFUSION.length("radius", 512) == 2
+def test_lengths_are_scaled_to_the_picture_unless_they_are_given(tiny_pipe):
+    small, large = (DragOptions(stride=5.0).resolved(tiny_pipe, (side, 2 * side)) for side in (128, 512))
+    assert (small.radius, large.radius) == (16, 64) and small.stride == large.stride == 5
+    assert DRAG_DIFFUSION.steps_from_noise == 35
+    assert DRAG_DIFFUSION.resolved(tiny_pipe, (512, 512)) == DRAG_DIFFUSION
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("blocks", (9,)), ("reference_layer", 99), ("num_inference_steps", 1001)]
+)
+def test_options_that_the_model_cannot_take_are_named(tiny_pipe, option, value):
+    with pytest.raises(ValueError, match=option):
+        DragOptions(**{option: value}).resolved(tiny_pipe, SIZE)

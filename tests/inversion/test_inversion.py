@@ -97,9 +97,11 @@ def test_the_loras_weight_is_part_of_the_fingerprint():
 def test_the_cache_knows_picture_model_and_settings(tiny_pipe, tmp_path, monkeypatch):
     pictures = generate(tiny_pipe, "a house", [1, 2], num_inference_steps=1, progress=False)
     first = ddim_invert(tiny_pipe, pictures[0], "a house", 3, cache=tmp_path, progress=False)
-    monkeypatch.setattr("smoothnb.inversion.inversion.predict", None)
+    monkeypatch.setattr("smoothnb.inversion.ddim.predict_noise", None)
     again = ddim_invert(tiny_pipe, pictures[0], "a house", 3, cache=tmp_path, progress=False)
     assert torch.equal(again.trajectory, first.trajectory) and again.settings == first.settings
+    again = ddim_invert(tiny_pipe, iter([pictures[0]]), "a house", 3, cache=tmp_path, progress=False)
+    assert torch.equal(again.trajectory, first.trajectory)
     other = copy.deepcopy(tiny_pipe)
     other.unet.conv_in.weight.data += 0.1
     for pipe, picture, steps in ((tiny_pipe, pictures[1], 3), (tiny_pipe, pictures[0], 4), (other, pictures[0], 3)):
@@ -134,6 +136,14 @@ def test_a_prompt_that_is_too_long_is_cut_and_that_is_said(tiny_pipe):
     with pytest.warns(TruncatedPromptWarning, match="takes 32 tokens, and this prompt has 62"):
         long = ddim_invert(tiny_pipe, picture, prompt, 2, progress=False)
     assert torch.isfinite(long.trajectory).all()
+
+
+@pytest.mark.parametrize("invert", [ddim_invert, null_text_invert])
+def test_an_iterator_of_pictures_is_inverted_and_cached(tiny_pipe, tmp_path, invert):
+    pictures = generate(tiny_pipe, "a house", [1, 2], num_inference_steps=1, progress=False)
+    options = dict(prompt="a house", num_inference_steps=2, cache=tmp_path, progress=False)
+    first, again = (invert(tiny_pipe, iter(pictures), **options) for _ in range(2))
+    assert len(first) == 2 and torch.equal(again.trajectory, first.trajectory)
 
 
 def test_half_precision_works(tiny_pipe):

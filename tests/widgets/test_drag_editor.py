@@ -194,7 +194,7 @@ def test_what_is_wrong_is_said_and_what_was_there_stays(edit):
         editor.drag().wait()
     editor.canvas.arrows = arrows
     editor.canvas.mask = np.arange(64 * 64).reshape(64, 64) % 64 > 50
-    with pytest.raises(ValueError, match=r"the mask leaves the handle \(20, 30\) out"):
+    with pytest.raises(ValueError, match=r"the mask excludes the handle \(20, 30\)"):
         editor.drag().wait()
     assert editor.canvas._status == str(editor.error) and isinstance(editor.error, ValueError)
     assert editor.result is result and editor.slider is slider and editor.canvas.arrows == arrows

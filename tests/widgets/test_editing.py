@@ -4,7 +4,7 @@ import pytest
 from PIL import Image, ImageChops
 
 from smoothnb import EditSlider, difference, load_pipeline
-from smoothnb.inversion.inversion import ddim_invert
+from smoothnb.inversion.ddim import ddim_invert
 from smoothnb.postcards import edit_as_stated, example_scene, picture
 
 SOURCE, TARGET = "a red house in a meadow at sunset", "a blue house in a meadow at sunset"

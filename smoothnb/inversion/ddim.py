@@ -1,0 +1,132 @@
+"""DDIM inversion."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from diffusers import DDIMInverseScheduler
+from PIL import Image
+from torch import Tensor
+
+from smoothnb._utils import checks
+from smoothnb._utils.arguments import checked
+from smoothnb._utils.console import progress_bar
+from smoothnb._utils.memory import oom_hint
+from smoothnb.images import ImageLike
+from smoothnb.inversion.inversion import INVERSION, Inversion, PictureBatch, Settings, cached, prompts_for
+from smoothnb.latents import encode, picture_size
+from smoothnb.models.load import fingerprint
+from smoothnb.sampling import embed, generate
+from smoothnb.schedule import Schedule
+
+
+def predict_noise(pipe, schedule: Schedule, x: Tensor, t: Tensor, embeds: Tensor) -> Tensor:
+    """ε̂ in float32, whatever the UNet's type and prediction."""
+    dtype = pipe.unet.dtype
+    prediction = pipe.unet(x.to(dtype), t, encoder_hidden_states=embeds.to(dtype)).sample
+    return schedule.noise(x, prediction, t.expand(len(x)))
+
+
+def ddim_inverse_steps(
+    pipe, x: Tensor, embeds: Tensor, num_inference_steps: int, fixed_point_steps: int = 0
+) -> Iterator[Tensor]:
+    """Yields x̃_1 … x̃_T of DDIM inversion, from x_0 in float32.
+
+    Raises:
+        FloatingPointError: If a latent is not finite.
+    """
+    schedule = Schedule.of(pipe.scheduler)
+    # `predict_noise` returns ε̂ whatever the model predicts.
+    scheduler = DDIMInverseScheduler.from_config(pipe.scheduler.config, prediction_type="epsilon")
+    scheduler.set_timesteps(num_inference_steps, pipe.device)
+    for t in scheduler.timesteps:
+        noisier = x
+        for _ in range(1 + fixed_point_steps):
+            with torch.no_grad():
+                noisier = scheduler.step(predict_noise(pipe, schedule, noisier, t, embeds), int(t), x).prev_sample
+        x = noisier
+        if not torch.isfinite(x).all():
+            raise FloatingPointError(f"DDIM inversion overflowed in {pipe.unet.dtype} at t = {int(t)}")
+        yield x
+
+
+@checked(prompt=checks.texts)
+@oom_hint("inverting pictures", "give fewer pictures at a time")
+@torch.no_grad()
+def ddim_invert(
+    pipe,
+    images: ImageLike | Iterable[ImageLike],
+    prompt: str | Sequence[str] = "",
+    num_inference_steps: int = 50,
+    fixed_point_steps: int = 0,
+    height: int | None = None,
+    width: int | None = None,
+    cache: str | Path | None = None,
+    progress: bool = True,
+) -> Inversion:
+    """DDIM inversion (Song et al. 2020): runs the sampler backwards, without guidance.
+
+    The step from t-1 to t needs the noise that the model predicts at x_t, which is still unknown. DDIM uses the
+    prediction at x_{t-1} instead, and the errors add up. Each fixed-point step repeats the prediction at the estimate
+    of x_t; a few of them make the inversion nearly exact for sampling without guidance.
+
+    Args:
+        pipe: A diffusers pipeline.
+        images: One picture or several, in any form that `encode` takes.
+        prompt: One prompt for all pictures, or one for each; "" inverts without text.
+        num_inference_steps: Number of sampler steps; reconstruct with the same number.
+        fixed_point_steps: Number of fixed-point iterations; each costs as much as the inversion itself.
+        height: Height to resize to, in pixels; by default the model's own.
+        width: Width to resize to, in pixels; by default the model's own.
+        cache: Folder that stores inversions by pictures, model and settings.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The inversion, without a null-text series.
+
+    Raises:
+        ValueError: If prompts and pictures differ in number, or a number or size is out of range.
+        FloatingPointError: If a latent is not finite.
+    """
+    return invert_batch(
+        pipe, PictureBatch.of(images), prompt, num_inference_steps, fixed_point_steps,
+        picture_size(pipe, height, width), cache, progress,
+    )  # fmt: skip
+
+
+def invert_batch(
+    pipe, batch: PictureBatch, prompt: str | Sequence[str], num_inference_steps: int, fixed_point_steps: int,
+    size: tuple[int, int], cache: str | Path | None, progress: bool,
+) -> Inversion:  # fmt: skip
+    """`ddim_invert` of decoded pictures."""
+
+    def invert() -> tuple[Inversion, bool]:
+        prompts = prompts_for(prompt, len(batch.pictures))
+        x = encode(pipe, batch.pictures, *size).float()
+        trajectory = [x]
+        with progress_bar(num_inference_steps, "inverting", progress) as bar:
+            for noisier in ddim_inverse_steps(pipe, x, embed(pipe, prompts), num_inference_steps, fixed_point_steps):
+                trajectory.append(noisier)
+                bar.update()
+        settings = Settings(prompts, 1.0, num_inference_steps, fingerprint(pipe))
+        return Inversion(torch.stack(trajectory), None, settings), True
+
+    return cached(
+        invert, cache, pipe, batch, prompt=prompt, num_inference_steps=num_inference_steps,
+        fixed_point_steps=fixed_point_steps, size=size,
+    )  # fmt: skip
+
+
+@checked(inversion=INVERSION)
+def reconstruct(pipe, inversion: Inversion, progress: bool = True) -> list[Image.Image]:
+    """Draws the pictures of an inversion, with the prompts and guidance that it was made for.
+
+    Raises:
+        ValueError: If the inversion belongs to another model.
+    """
+    inversion.check(pipe)
+    settings = inversion.settings
+    return generate(
+        pipe, settings.prompts, 0, inversion.latents, settings.num_inference_steps, settings.guidance_scale,
+        "" if inversion.series is None else inversion.series, progress=progress,
+    )  # fmt: skip
