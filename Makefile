@@ -10,11 +10,12 @@ DOCS_STAMP := $(VENV)/.installed-docs
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test notebooks docs clean
+.PHONY: help setup lab test test-all notebooks docs clean
 
 help:
 	@echo "make lab        set up, and open JupyterLab on the first notebook (LAB_ARGS=...)"
-	@echo "make test       set up, and run ruff, the tests and every notebook (PYTEST_ARGS=...)"
+	@echo "make test       set up, and run ruff, the quick tests and every notebook (PYTEST_ARGS=...)"
+	@echo "make test-all   the same, with the slow tests and those in a browser"
 	@echo "make notebooks  run every notebook and keep its outputs in place"
 	@echo "make docs       build the site with the API reference and the notebooks into site/"
 	@echo "make clean      remove the environment, caches and builds"
@@ -31,13 +32,19 @@ $(STAMP): pyproject.toml constraints.txt
 lab: $(STAMP)
 	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(LAB_ARGS)
 
-# Each worker is given one thread: as many workers as cores share the machine without getting into each other's way.
+# Each worker gets one thread, so that as many workers as cores do not slow each other down.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --dist loadscope --durations 20
+QUICK := not slow and not browser
+
 test: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --dist loadscope $(PYTEST_ARGS)
-	$(if $(NOTEBOOKS),OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --dist loadscope --nbval-lax --nbval-current-env \
-		--nbval-sanitize-with tests/sanitize.cfg --nbval-cell-timeout 600 $(NOTEBOOKS))
+	$(PYTEST) -m "$(QUICK)" $(PYTEST_ARGS)
+	$(if $(NOTEBOOKS),$(PYTEST) --nbval-lax --nbval-current-env --nbval-sanitize-with tests/sanitize.cfg \
+		--nbval-cell-timeout 600 $(NOTEBOOKS))
+
+test-all: QUICK := slow or not slow
+test-all: test
 
 # Bars are off, so that none is kept in the outputs; GitHub cannot show a notebook that holds the state of widgets.
 notebooks: $(STAMP)

@@ -1,14 +1,9 @@
-"""Shapes and types of every smoothnb function are checked while the tests run; a tiny pipeline stands in for models."""
+"""Fixtures: a tiny pipeline that stands in for models."""
 
-import jaxtyping
-
-# Before smoothnb is first imported. An int is welcome where a float is asked for (PEP 484).
-jaxtyping.install_import_hook("smoothnb", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
-
-import pytest  # noqa: E402
-import torch  # noqa: E402
-from diffusers import StableDiffusionPipeline  # noqa: E402
-from tiny import build_tiny_pipeline  # noqa: E402
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from tiny import build_tiny_pipeline
 
 
 @pytest.fixture(scope="session")

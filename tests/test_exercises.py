@@ -94,6 +94,7 @@ def quiet(monkeypatch):
     torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 @each_notebook
 def test_solutions_run_after_the_setup_alone(notebook, quiet):
     setup, _, _, solutions = read(notebook)

@@ -34,6 +34,7 @@ JOBS = ("autoencoder", "generate", "interpolate", "ddim_invert", "null_text", "e
         "point_map", "istd", "lora")  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(128, 128), (128, 192), (192, 64)], ids=lambda size: "×".join(map(str, size)))
 @pytest.mark.parametrize("job", JOBS)
 def test_jobs_run_at_any_size(benchmark, job, size):
@@ -50,6 +51,7 @@ def test_jobs_run_at_any_size(benchmark, job, size):
         assert found == expected[job]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("job", JOBS)
 def test_jobs_run_in_half_precision(benchmark, job, dtype):

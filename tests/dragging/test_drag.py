@@ -53,6 +53,7 @@ def state(pipe):
     return fingerprint(pipe), dict(unet.attn_processors), hooks, gradients, unet.training, pipe.get_active_adapters()
 
 
+@pytest.mark.slow
 def test_a_house_is_dragged_to_where_it_shall_stand_and_the_rest_stays(postcard):
     before = state(postcard)
     found = drag(postcard, HOUSE, PROMPT, HANDLE, TARGET, way_mask(), frames=4, progress=False)
