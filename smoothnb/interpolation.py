@@ -1,4 +1,4 @@
-"""Pictures between two noises, or between two real pictures (supplement A.3 and A.4)."""
+"""Interpolation between two noises or two real pictures (supplement A.3 and A.4)."""
 
 from collections.abc import Iterator, Sequence
 
@@ -15,15 +15,15 @@ from smoothnb.latents import seeded_noise, slerp
 from smoothnb.sampling import embed, generate
 
 End = int | Tensor | Inversion
-"""Where a path starts or ends: a seed, a latent of channels × height × width, or the inversion of one picture."""
+"""An end of a path: a seed, a latent of channels × height × width, or the inversion of one picture."""
 
 
 @checked(count=checks.whole())
 def coarse_to_fine(count: int) -> list[float]:
-    """Even ratios from 0 to 1 in the order in which they help most: ends, middle, quarters, …
+    """Evenly spaced ratios from 0 to 1, ordered from coarse to fine: ends, middle, quarters, …
 
     Raises:
-        ValueError: If there are less than two.
+        ValueError: If count is less than 2.
     """
     if count < 2:
         raise ValueError(f"expected at least two ratios, got {count}")
@@ -46,28 +46,28 @@ def interpolate(
     num_inference_steps: int | None = None,
     batch_size: int = 8,
 ) -> Iterator[Image.Image]:
-    """Draws the pictures between two ends, and hands them out as they are ready.
+    """Draws the pictures between two ends, and yields them as they are ready.
 
-    Latents are mixed by slerp (Eq. 3). Two prompts are mixed as embeddings, linearly. Two inversions with one series of
-    null-text embeddings keep it for all frames, as the supplement does (A.4); series of their own are mixed linearly.
+    Latents are mixed by slerp (Eq. 3). Two prompts are mixed as embeddings, linearly. Two inversions that share a
+    null-text series keep it for all frames, as in the supplement (A.4); separate series are mixed linearly.
 
     Args:
         pipe: A diffusers pipeline.
-        a: Where η = 0 lies: a seed, a latent, or an inversion.
-        b: Where η = 1 lies.
-        etas: How many even ratios from 0 to 1, or the ratios themselves. Frames come in their order: give
+        a: The end at η = 0: a seed, a latent, or an inversion.
+        b: The end at η = 1.
+        etas: Number of evenly spaced ratios from 0 to 1, or the ratios themselves. Frames come in their order; use
             `coarse_to_fine(count)` for a preview.
-        prompt: What to draw; by default that of the inversion, else "".
-        prompt_b: What to draw at η = 1; by default that of b's inversion, else `prompt`.
-        guidance_scale: By default that of the inversions, else 7.5.
-        num_inference_steps: By default that of the inversions, else 50.
-        batch_size: How many are drawn at a time, at most; on a GPU that has not enough memory, fewer.
+        prompt: The prompt; by default that of the inversion, else "".
+        prompt_b: The prompt at η = 1; by default that of b's inversion, else `prompt`.
+        guidance_scale: w; by default that of the inversions, else 7.5.
+        num_inference_steps: Number of sampling steps; by default that of the inversions, else 50.
+        batch_size: Maximum number of pictures drawn at a time; it is halved if the GPU runs out of memory.
 
     Returns:
-        An iterator of pictures. Arguments are checked at once.
+        An iterator of pictures. Arguments are checked when the function is called.
 
     Raises:
-        ValueError: If ends do not fit one another or the pipeline, or a number lies outside its range.
+        ValueError: If the ends do not fit each other or the pipeline, or a number is out of range.
     """
     a, b = (_end(pipe, name, end) for name, end in (("a", a), ("b", b)))
     inversions = [end for end in (a, b) if isinstance(end, Inversion)]
@@ -79,7 +79,7 @@ def interpolate(
     steps = _agreed("num_inference_steps", num_inference_steps, [s.num_inference_steps for s in settings], 50)
     guidance = _agreed("guidance_scale", guidance_scale, [s.guidance_scale for s in settings], 7.5)
     ratios = etas if (count := as_whole(etas)) is None else np.linspace(0, 1, checks.whole(1)("etas", count))
-    # A seed beside something else takes its size.
+    # The noise of a seed takes the size of the other end.
     sizes = [end.shape[-2:] for end in (_latents(a), _latents(b)) if end is not None]
     size = [side * pipe.vae_scale_factor for side in sizes[0]] if sizes else []
     latents = slerp(_latent(pipe, a, *size), _latent(pipe, b, *size), ratios)
@@ -98,7 +98,7 @@ def interpolate(
 
 
 def _end(pipe, name: str, end: object) -> End:
-    """An end, checked."""
+    """Checks an end."""
     if isinstance(end, Inversion):
         return end
     if not isinstance(end, Tensor) or not end.ndim:
@@ -113,12 +113,12 @@ def _end(pipe, name: str, end: object) -> End:
 def _agreed(name: str, given: float | None, found: Sequence[float], default: float):
     values = set(found) if given is None else {given, *found}
     if len(values) > 1:
-        raise ValueError(f"{name} differs between what is asked for and the inversions: {sorted(values)}")
+        raise ValueError(f"{name} differs between the argument and the inversions: {sorted(values)}")
     return values.pop() if values else default
 
 
 def _latents(end: End) -> Tensor | None:
-    """What an end is given as; None for a seed."""
+    """The latents of an end; None for a seed."""
     return end.latents if isinstance(end, Inversion) else None if isinstance(end, int) else end
 
 
@@ -129,7 +129,7 @@ def _latent(pipe, end: End, *size: int) -> Tensor:
 
 
 def _between(a: Tensor, b: Tensor, ratios: np.ndarray) -> Tensor:
-    """Linear mixes along a new leading axis; of equal ends, the one there is."""
+    """Linear interpolation along a new leading axis; equal ends give a single entry."""
     if torch.equal(a, b):
         return a[None]
     mixed = torch.as_tensor(ratios, device=a.device).to(torch.float32).reshape(-1, *(1,) * a.ndim)

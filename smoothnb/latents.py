@@ -1,4 +1,4 @@
-"""Latents: into and out of the autoencoder (Eq. 1), noise that a seed brings back, and the way between (Eq. 3)."""
+"""Latents: the autoencoder (Eq. 1), noise from seeds, and interpolation (Eq. 3)."""
 
 from collections.abc import Sequence
 
@@ -14,9 +14,9 @@ from smoothnb._utils.memory import oom_hint
 from smoothnb.images import ImageLike, to_pil, to_pixels
 
 PARALLEL = 1e-7
-"""Angle in radians below which two directions count as one: lerp and slerp then agree to the last bit of float32."""
+"""Angle in radians below which two vectors count as parallel; lerp and slerp then agree to float32 precision."""
 OPPOSITE = 1e-4
-"""Angle in radians short of π below which rounding alone would choose the great circle between two directions."""
+"""Distance of an angle from π, in radians, below which rounding errors would determine the great circle."""
 
 
 TENSOR = checks.of(Tensor, "a tensor")
@@ -28,24 +28,24 @@ def slerp(
 ) -> Float[Tensor, "..."]:
     """Spherical linear interpolation, Eq. 3 of the supplement: ε^η = slerp(ε^a, ε^b, η).
 
-    Equal steps of η are equal turns of the angle ω between a and b:
+    Equal steps of η turn by equal parts of the angle ω between a and b:
     ε^η = (sin((1 - η) ω) a + sin(η ω) b) / sin ω.
 
-    A tensor of one to three dimensions is one vector. The leading dimension of a tensor of four (a batch of latents)
-    counts samples, each with an angle of its own.
+    A tensor with one to three dimensions is a single vector. A tensor with four is a batch of latents, each with its
+    own angle.
 
     Args:
-        a: Where η = 0 lies.
-        b: Where η = 1 lies; same shape, dtype and device as a.
+        a: The end at η = 0.
+        b: The end at η = 1; same shape, dtype and device as a.
         eta: Mixing ratio in [0, 1], or a sequence of them.
 
     Returns:
-        For a single ratio the shape of a; for a sequence a new leading axis with one mix for each ratio. dtype and
-        device are those of a. Ratios of 0 and 1 give a and b exactly. Parallel vectors are mixed by lerp.
+        A tensor of the shape of a for a single ratio; for a sequence, a new leading axis with one entry for each ratio.
+        dtype and device are those of a. Ratios of 0 and 1 give a and b exactly. Parallel vectors are mixed by lerp.
 
     Raises:
         ValueError: If shapes, dtypes or devices differ, a number is not finite, a vector is zero, a ratio lies outside
-            [0, 1], or a and b point in opposite directions, as infinitely many great circles then join them.
+            [0, 1], or a and b are antiparallel, so that infinitely many great circles join them.
     """
     _check_pair(a, b)
     ratios = _table("eta", eta)
@@ -54,12 +54,12 @@ def slerp(
 
     sample_dims = 1 if a.ndim == 4 else 0
     u, v = (_unit(x, sample_dims) for x in (a, b))
-    # The arc cosine of ⟨u, v⟩ would lose half the digits near 0 and π; this does not (Kahan).
+    # Unlike the arc cosine of ⟨u, v⟩, this is accurate near 0 and π (Kahan).
     omega = 2 * torch.atan2((u - v).norm(dim=-1), (u + v).norm(dim=-1))
     if (torch.pi - omega < OPPOSITE).any():
         raise ValueError(
-            "a and b point in opposite directions: infinitely many great circles join them, and none is right. "
-            "Draw b from another seed, or go through a third point"
+            "a and b point in opposite directions: infinitely many great circles join them. "
+            "Draw b from another seed, or interpolate by way of a third point"
         )
     omega = omega.reshape(omega.shape + (1,) * (a.ndim - sample_dims))
     ratios = ratios.reshape(ratios.shape + (1,) * a.ndim)
@@ -77,22 +77,22 @@ def slerp(
 def mix(
     noises: Float[Tensor, "corner ..."], weights: Sequence[float] | Sequence[Sequence[float]] | np.ndarray | Tensor
 ) -> Float[Tensor, "..."]:
-    """A mix of several noises that is normal noise again: Σ wᵢ xᵢ / √(Σ wᵢ²).
+    """Mixes several noises into noise of unit variance: Σ wᵢ xᵢ / √(Σ wᵢ²).
 
-    Any weighted sum of independent normal noises is normal, of variance Σ wᵢ²; dividing by its root brings the variance
-    back to 1 (Bodin et al. 2024, "Linear combinations of Gaussian latents"). For two noises of equal length at right
-    angles this is slerp at another pace.
+    A weighted sum of independent normal noises is normal with variance Σ wᵢ²; dividing by its square root restores unit
+    variance (Bodin et al. 2024, "Linear combinations of Gaussian latents"). For two orthogonal noises of equal length
+    this traces the same arc as slerp, at another speed.
 
     Args:
-        noises: Two or more, stacked.
-        weights: One for each noise, at least 0 and not all 0; or rows of such weights. Only their proportions count.
+        noises: Two or more noises, stacked.
+        weights: One for each noise, at least 0 and not all 0; or rows of such weights. Only their ratios matter.
 
     Returns:
-        One mix of the shape of a noise; for rows of weights a new leading axis. A single weight that is not 0 gives
-        that noise exactly.
+        A tensor of the shape of one noise; for rows of weights, a new leading axis. If only one weight is not 0, the
+        result is that noise exactly.
 
     Raises:
-        ValueError: If weights and noises do not pair up, or a weight is negative or not finite, or all are 0.
+        ValueError: If weights and noises differ in number, or a weight is negative or not finite, or all are 0.
     """
     if not noises.ndim or not len(noises):
         raise ValueError(f"expected noises, stacked along the first axis, got shape {tuple(noises.shape)}")
@@ -107,14 +107,14 @@ def mix(
 
 
 def _table(name: str, given: object) -> Float[Tensor, "..."]:
-    """Numbers in float64, in however many rows they came."""
+    """Converts numbers, or rows of numbers, to float64."""
     try:
         if isinstance(given, Sequence) and not isinstance(given, str):
             given = np.asarray([np.asarray(row) for row in given])
         given = given if isinstance(given, Tensor) else torch.from_numpy(np.asarray(given))
         if given.dtype != torch.bool and not given.is_complex():
             return given.to("cpu", torch.float64)
-    # What numpy and torch raise of other things, and of tensors without numbers.
+    # Raised by numpy and torch for anything else, and for meta tensors.
     except (TypeError, ValueError, NotImplementedError, RuntimeError):
         pass
     raise ValueError(f"expected {name} as numbers, got {checks.shown(given)}")
@@ -139,15 +139,15 @@ def _unit(x: Tensor, sample_dims: int) -> Float[Tensor, "*samples values"]:
     x = x.cpu().double().flatten(sample_dims)
     norm = x.norm(dim=-1, keepdim=True)
     if (norm == 0).any():
-        raise ValueError("a zero vector has no direction to turn from or to")
+        raise ValueError("slerp of a zero vector is undefined")
     return x / norm
 
 
 def picture_size(pipe, height: int | None = None, width: int | None = None) -> tuple[int, int]:
-    """Height and width in pixels: those asked for, else those that the pipeline was trained for.
+    """Height and width in pixels: as given, or those that the pipeline was trained for.
 
     Raises:
-        ValueError: If one is no positive multiple of the autoencoder's factor.
+        ValueError: If one is not a positive multiple of the autoencoder's factor.
     """
     size, factor = pipe.unet.config.sample_size, pipe.vae_scale_factor
     own_height, own_width = (size, size) if isinstance(size, int) else size
@@ -162,23 +162,23 @@ def picture_size(pipe, height: int | None = None, width: int | None = None) -> t
 def seeded_noise(
     pipe, seed: int | Sequence[int], height: int | None = None, width: int | None = None
 ) -> Float[Tensor, "..."]:
-    """Normal noise in a pipeline's latent shape, the same for a seed on every device and in every precision.
+    """Normal noise in a pipeline's latent shape; a seed gives the same noise on every device and in every precision.
 
-    Numbers are drawn in float32 by a CPU generator, one for each seed, and moved then: a sample does not depend on its
-    neighbours in a batch. In float32 they are those of `pipe(..., generator=torch.Generator().manual_seed(seed))`.
+    Each seed has its own CPU generator, which draws in float32: a sample does not depend on the rest of the batch. In
+    float32 the numbers are those of `pipe(..., generator=torch.Generator().manual_seed(seed))`.
 
     Args:
         pipe: A diffusers pipeline.
-        seed: One seed, or a sequence.
-        height: Of the picture, in pixels; the model's own by default.
-        width: Of the picture, in pixels; the model's own by default.
+        seed: One seed, or a sequence of seeds.
+        height: Height of the picture, in pixels; by default the model's own.
+        width: Width of the picture, in pixels; by default the model's own.
 
     Returns:
-        For one seed latents of channels × height × width, for a sequence a batch of them, unit variance, on the
+        Latents of shape channels × height × width for one seed, a batch of them for a sequence; unit variance, on the
         pipeline's device and in its dtype.
 
     Raises:
-        ValueError: If there is no seed, or a size is no positive multiple of the autoencoder's factor.
+        ValueError: If there is no seed, or a size is not a positive multiple of the autoencoder's factor.
     """
     sizes = picture_size(pipe, height, width)
     shape = (pipe.unet.config.in_channels, *(size // pipe.vae_scale_factor for size in sizes))
@@ -194,23 +194,22 @@ def seeded_noise(
 def encode(
     pipe, images: ImageLike | Sequence[ImageLike], height: int | None = None, width: int | None = None
 ) -> Float[Tensor, "batch channel latent_height latent_width"]:
-    """Pictures to latents, Eq. 1 of the supplement: z_0 = E(x_0).
+    """Encodes pictures to latents, Eq. 1 of the supplement: z_0 = E(x_0).
 
-    E(x_0) is the mean of the autoencoder's posterior, so that the same picture always has the same latent, times the
-    pipeline's scaling factor.
+    E(x_0) is the mean of the autoencoder's posterior, so that it is deterministic, times the pipeline's scaling factor.
 
     Args:
         pipe: A diffusers pipeline.
-        images: One picture or a sequence: PIL, path, array or tensor, of any mode and size. The turn in EXIF is
-            applied, alpha is flattened on white, other sizes are cropped around the middle and resized (logged once).
-        height: To resize to, in pixels; the model's own by default.
-        width: To resize to, in pixels; the model's own by default.
+        images: One picture or several: PIL, path, array or tensor, of any mode and size. EXIF orientation is applied,
+            alpha is flattened on white, and other sizes are cropped around the centre and resized (logged once).
+        height: Height to resize to, in pixels; by default the model's own.
+        width: Width to resize to, in pixels; by default the model's own.
 
     Returns:
         Latents of about unit variance, on the pipeline's device and in its dtype.
 
     Raises:
-        ValueError: If there is no picture, one cannot be read, or a size is no multiple of the autoencoder's factor.
+        ValueError: If there is no picture, one cannot be read, or a size is not a multiple of the autoencoder's factor.
     """
     return encode_pixels(pipe, to_pixels(images, *picture_size(pipe, height, width))).to(pipe.vae.dtype)
 
@@ -219,20 +218,20 @@ def encode(
 def encode_pixels(
     pipe, pixels: Float[Tensor, "batch 3 height width"]
 ) -> Float[Tensor, "batch channel latent_height latent_width"]:
-    """Eq. 1 on pixels in [0, 1] that already have their size: what `encode` comes to, in float32."""
+    """`encode` for pixels in [0, 1] that already have the right size; float32."""
     pixels = pixels.to(pipe.device, pipe.vae.dtype)
     return pipe.vae.encode(pixels * 2 - 1).latent_dist.mean.float() * pipe.vae.config.scaling_factor
 
 
 @checked(latents=arguments.shaped_latents)
 def decode(pipe, latents: Float[Tensor, "*batch channel height width"], batch_size: int = 4) -> list[Image.Image]:
-    """Latents to pictures, Eq. 1 of the supplement: x_0 = D(z_0).
+    """Decodes latents to pictures, Eq. 1 of the supplement: x_0 = D(z_0).
 
     Args:
         pipe: A diffusers pipeline.
         latents: One latent of channels × height × width, or a batch.
-        batch_size: How many are decoded at a time. The decoder takes the most memory of all parts, and more at a time
-            are not faster.
+        batch_size: Number of latents decoded at a time. The decoder needs the most memory of all parts, and larger
+            batches are not faster.
 
     Returns:
         RGB pictures, one for each latent.
@@ -248,7 +247,7 @@ def decode(pipe, latents: Float[Tensor, "*batch channel height width"], batch_si
 def decode_pixels(
     pipe, latents: Float[Tensor, "*batch channel height width"], batch_size: int = 4
 ) -> Float[Tensor, "picture 3 picture_height picture_width"]:
-    """What `decode` rounds to 8 bits: pixels in [0, 1], float32, on the CPU."""
+    """Like `decode`, but returns pixels in [0, 1], float32, on the CPU."""
     latents = latents[None] if latents.ndim == 3 else latents
     parts = []
     for part in latents.split(batch_size):

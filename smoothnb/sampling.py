@@ -1,4 +1,4 @@
-"""Guided sampling, a step at a time."""
+"""Sampling with classifier-free guidance, step by step."""
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,10 +22,10 @@ class Step:
     """The state of a batch after one sampling step.
 
     Attributes:
-        index: Of the step, from 0.
+        index: Index of the step, from 0.
         timestep: The t at which the noise was predicted.
         latents: x after the step; after the last one, the latents of the pictures.
-        x0: The clean latents that the prediction at t implies (x̂0 in the paper).
+        x0: The clean latents that the prediction at t implies, x̂_0.
     """
 
     index: int
@@ -39,18 +39,18 @@ Texts = str | Sequence[str] | Float[Tensor, "text token embedding"]
 
 
 class TruncatedPromptWarning(UserWarning):
-    """A prompt has more tokens than the text encoder takes."""
+    """A prompt has more tokens than the text encoder accepts."""
 
 
 @torch.no_grad()
 def embed(pipe, prompts: str | Sequence[str]) -> Float[Tensor, "text token embedding"]:
-    """Embeddings of prompts, ξ in the paper. What is too long is cut, with a `TruncatedPromptWarning`."""
+    """Embeddings ξ of prompts. Prompts that are too long are truncated with a `TruncatedPromptWarning`."""
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     most = pipe.tokenizer.model_max_length
     for prompt, tokens in zip(prompts, pipe.tokenizer(prompts, verbose=False).input_ids, strict=True):
         if len(tokens) > most:
             warn(
-                f"the text encoder takes {most} tokens, and this prompt has {len(tokens)}: its end is left out. "
+                f"the text encoder takes {most} tokens, and this prompt has {len(tokens)}: its end is ignored. "
                 f"Shorten {prompt!r}",
                 TruncatedPromptWarning,
             )
@@ -77,17 +77,17 @@ def sample(
         pipe: A diffusers pipeline.
         prompt: One prompt for the whole batch, or one for each sample; or their embeddings, as `embed` gives them.
         latents: Starting noise of unit variance: one latent for all prompts, or one for each sample.
-        seed: Of the starting noise where `latents` is None: one for all prompts, or one for each sample.
-        num_inference_steps: How many steps, at least 1.
-        guidance_scale: w, at least 1; 1 is no guidance, and half the work.
-        negative_prompt: What to steer away from; or its embedding, or a series with one embedding for each step, such
+        seed: Seed of the starting noise if `latents` is None: one for all prompts, or one for each sample.
+        num_inference_steps: Number of sampling steps, at least 1.
+        guidance_scale: w, at least 1; 1 disables guidance and halves the cost.
+        negative_prompt: A prompt to steer away from, its embedding, or a series with one embedding for each step, such
             as the null-text embeddings of an `Inversion` (step × token × width, or step × sample × token × width).
 
     Returns:
         An iterator over steps; each costs one pass through the UNet. Arguments are checked at once.
 
     Raises:
-        ValueError: If prompts and latents do not pair up, or a number lies outside its range.
+        ValueError: If prompts and latents differ in number, or a number is out of range.
     """
     latents = seeded_noise(pipe, seed) if latents is None else latents
     latents = latents[None] if latents.ndim == 3 else latents
@@ -122,7 +122,7 @@ def _steps(pipe, latents: Tensor, embeds: Tensor, series: Tensor, guidance_scale
 
 
 def guided_noise(pipe, x: Tensor, t: Tensor, embeds: Tensor, null: Tensor, guidance_scale: float) -> Tensor:
-    """ε̂ of classifier-free guidance, as in `sample`, with scaled latents x and one embedding for each of them."""
+    """ε̂ of classifier-free guidance, see `sample`, for scaled latents x and one embedding for each."""
     if guidance_scale == 1:
         return pipe.unet(x, t, encoder_hidden_states=embeds).sample
     both = torch.cat([null.expand_as(embeds), embeds])
@@ -138,31 +138,31 @@ def denoise(
     first: int = 0,
     settle: Callable[[int, Tensor], Tensor] = lambda index, x: x,
 ) -> Iterator[Step]:
-    """DDIM sampling with whatever noise is found: what `sample` and `edit_text` have in common.
+    """DDIM sampling with any noise prediction: the loop behind `sample`, `edit_text` and `drag`.
 
     Args:
-        pipe: A diffusers pipeline; it is left as it was.
-        latents: x to start from, in the UNet's type.
-        noise: From index, timestep and latents, scaled as the scheduler asks, to ε̂ (or v̂).
-        num_inference_steps: Of the whole sampling.
-        first: Index of the step to start with.
-        settle: From the index and x after the step to what goes on in its place.
+        pipe: A diffusers pipeline, which is left as it was.
+        latents: Initial x, in the UNet's type.
+        noise: From index, timestep and latents scaled by the scheduler to ε̂ (or v̂).
+        num_inference_steps: Number of steps of the whole sampling.
+        first: Index of the first step to run.
+        settle: Called with the index and x after each step; the result replaces x.
 
     Yields:
         Every step.
     """
     scheduler = scheduler_for(pipe, num_inference_steps)
     for index, t in enumerate(scheduler.timesteps[first:], first):
-        # Gradients are off for the step alone: what runs between two steps is the caller's.
+        # Gradients are disabled within the step only: code between two steps belongs to the caller.
         with oom_hint("sampling", "give fewer latents or prompts at a time"), torch.no_grad():
-            found = noise(index, t, scheduler.scale_model_input(latents, t))
-            step = scheduler.step(found, t, latents)
+            prediction = noise(index, t, scheduler.scale_model_input(latents, t))
+            step = scheduler.step(prediction, t, latents)
             latents = settle(index, step.prev_sample)
         yield Step(index, int(t), latents, step.pred_original_sample)
 
 
 def scheduler_for(pipe, num_inference_steps: int):
-    """A scheduler like the pipeline's, set to so many steps: the pipeline's own stays as it is."""
+    """A copy of the pipeline's scheduler, set to this number of steps."""
     scheduler = copy.deepcopy(pipe.scheduler)
     scheduler.set_timesteps(num_inference_steps, device=pipe.device)
     return scheduler
@@ -170,11 +170,11 @@ def scheduler_for(pipe, num_inference_steps: int):
 
 @checked()
 def finish(pipe, steps: Iterable[Step], progress: bool = True) -> list[Image.Image]:
-    """Runs sampling to its end, and decodes what came out.
+    """Runs sampling to its end and decodes the result.
 
     Args:
         pipe: The pipeline of the steps.
-        steps: Such as `sample` or `edit_text` gives.
+        steps: Steps of `sample` or `edit_text`.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -189,7 +189,7 @@ def finish(pipe, steps: Iterable[Step], progress: bool = True) -> list[Image.Ima
             last = checks.of(Step, "a Step, such as sample gives")("each of the steps", step)
             bar.update()
     if last is None:
-        raise ValueError("expected at least one step, got none: has this iterator been used up before?")
+        raise ValueError("expected at least one step, got none: this iterator may have been consumed before")
     return decode(pipe, last.latents)
 
 
@@ -205,17 +205,17 @@ def generate(
     batch_size: int = 16,
     progress: bool = True,
 ) -> list[Image.Image]:
-    """Draws pictures: `sample` to its end, then `decode`.
+    """Generates pictures: runs `sample` to its end, then `decode`.
 
     Args:
         pipe: A diffusers pipeline.
         prompt: One prompt for all pictures, or one for each; or their embeddings.
-        seeds: Of the starting noise where `latents` is None: one for all prompts, or one for each picture.
+        seeds: Seeds of the starting noise if `latents` is None: one for all prompts, or one for each picture.
         latents: Starting noise of unit variance: one latent for all prompts, or one for each picture.
-        num_inference_steps: How many steps, at least 1.
-        guidance_scale: At least 1; 1 is no guidance.
+        num_inference_steps: Number of sampling steps, at least 1.
+        guidance_scale: w, at least 1; 1 disables guidance.
         negative_prompt: As in `sample`.
-        batch_size: How many pictures are drawn at a time.
+        batch_size: Number of pictures drawn at a time.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -242,7 +242,7 @@ def generate_pixels(
     batch_size: int = 16,
     progress: bool = True,
 ) -> Float[Tensor, "picture 3 picture_height picture_width"]:
-    """What `generate` rounds to 8 bits: pixels in [0, 1], float32, on the CPU."""
+    """Like `generate`, but returns pixels in [0, 1], float32, on the CPU."""
     latents = seeded_noise(pipe, seeds) if latents is None else latents
     latents = latents[None] if latents.ndim == 3 else latents
     prompts = [prompt] if isinstance(prompt, str) else prompt

@@ -1,4 +1,4 @@
-"""The noise schedule: from a clean sample to a noisy one, and from a prediction back to the clean sample."""
+"""The noise schedule: adds noise to clean samples, and converts predictions to clean samples or noise."""
 
 from dataclasses import dataclass
 
@@ -20,17 +20,17 @@ PREDICTION_TYPES = ("epsilon", "v_prediction")
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
-    """ᾱ_t of every training timestep, and what a model predicts there.
+    """ᾱ_t of every training timestep, and the model's prediction type.
 
-    Samples may have any shape behind their batch axis: latents or pixels.
+    Samples may have any shape after their batch axis: latents or pixels.
 
     Attributes:
-        alpha_bar: ᾱ_t for t = 0 … T - 1, falling from near 1 to near 0.
+        alpha_bar: ᾱ_t for t = 0 … T - 1, decreasing from near 1 to near 0.
         prediction_type: "epsilon": the model predicts the noise ε. "v_prediction": it predicts
             v = √ᾱ_t ε - √(1-ᾱ_t) x_0 (Salimans & Ho 2022).
 
     Raises:
-        ValueError: If ᾱ leaves (0, 1) or the prediction type is another.
+        ValueError: If ᾱ lies outside (0, 1) or the prediction type is unknown.
     """
 
     alpha_bar: Float[Tensor, " timesteps"]
@@ -42,7 +42,7 @@ class Schedule:
                 f"expected a prediction type of {' or '.join(PREDICTION_TYPES)}, got {self.prediction_type!r}"
             )
         if checks.floating("alpha_bar", self.alpha_bar).ndim != 1 or not len(self.alpha_bar):
-            raise ValueError(f"expected ᾱ of each timestep in a row, got shape {tuple(self.alpha_bar.shape)}")
+            raise ValueError(f"expected ᾱ as a vector over timesteps, got shape {tuple(self.alpha_bar.shape)}")
         if not ((self.alpha_bar > 0) & (self.alpha_bar < 1)).all():
             raise ValueError(
                 "expected ᾱ_t between 0 and 1, both excluded; a schedule with zero terminal SNR has no x̂_0 at its last "
@@ -58,7 +58,7 @@ class Schedule:
         return len(self.alpha_bar)
 
     def scales(self, timesteps: Timesteps, like: Tensor) -> tuple[Tensor, Tensor]:
-        """√ᾱ_t and √(1-ᾱ_t), each shaped to be multiplied with a batch of samples, in float32."""
+        """√ᾱ_t and √(1-ᾱ_t), reshaped to broadcast over a batch of samples, in float32."""
         alpha_bar = self.alpha_bar.to(like.device, torch.float32)[timesteps]
         alpha_bar = alpha_bar.reshape(-1, *(1,) * (like.ndim - 1))
         return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
@@ -74,7 +74,7 @@ class Schedule:
         return (signal * x0 + sigma * noise).to(x0.dtype)
 
     def target(self, x0: Samples, noise: Samples, timesteps: Timesteps) -> Samples:
-        """What the model is to predict."""
+        """The training target of the model."""
         if self.prediction_type == "epsilon":
             return noise
         signal, sigma = self.scales(timesteps, x0)
@@ -104,7 +104,7 @@ class Schedule:
 
 
 def check_problem(schedule: Schedule, timesteps: Timesteps, **samples: Samples) -> None:
-    """Raises ValueError or TypeError unless there is a timestep of the schedule for each sample, all of one shape."""
+    """Raises ValueError or TypeError unless all batches have one shape and each sample a valid timestep."""
     for name, batch in samples.items():
         checks.floating(name, batch)
     shapes = {name: tuple(batch.shape) for name, batch in samples.items()}

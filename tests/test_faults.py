@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from tiny import build_tiny_pipeline
+from tiny import build_tiny_pipeline, pipeline_state
 
 import smoothnb as sn
 from smoothnb.models.lora_files import Lora, Pair
@@ -50,15 +50,6 @@ def picture():
 @pytest.fixture(scope="module")
 def inversion(pipe, picture):
     return sn.ddim_invert(pipe, picture, "a house", 4, progress=False)
-
-
-def state(pipe):
-    """All that must be as it was, and a picture, bit for bit."""
-    unet = pipe.unet
-    hooks = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in unet.modules())
-    flags = [(name, p.requires_grad, p.grad is None) for name, p in unet.named_parameters()]
-    drawn = sn.generate(pipe, "a house", 1, num_inference_steps=1, progress=False)[0].tobytes()
-    return drawn, dict(unet.attn_processors), hooks, flags, unet.training, pipe.get_list_adapters()
 
 
 CALLS = {
@@ -101,7 +92,7 @@ def failing(unet, monkeypatch, number: int, error: BaseException) -> list[int]:
 @pytest.mark.filterwarnings("ignore:interrupted")  # what null-text inversion and drags do with Ctrl-C
 @pytest.mark.parametrize("name", CALLS)
 def test_an_interrupt_or_error_anywhere_leaves_the_pipeline_as_it_was(pipe, picture, inversion, monkeypatch, name):
-    before = state(pipe)
+    before = pipeline_state(pipe)
     for number, kind in ((1, RuntimeError), (2, KeyboardInterrupt), (4, RuntimeError), (7, KeyboardInterrupt)):
         error = kind("a fault")
         with monkeypatch.context() as patch:
@@ -109,12 +100,12 @@ def test_an_interrupt_or_error_anywhere_leaves_the_pipeline_as_it_was(pipe, pict
             with contextlib.suppress(KeyboardInterrupt, RuntimeError):
                 CALLS[name](pipe, picture, inversion)
         assert calls
-        assert state(pipe) == before, f"after {error!r} in pass {number}"
+        assert pipeline_state(pipe) == before, f"after {error!r} in pass {number}"
 
 
 @pytest.mark.parametrize("name", CALLS)
 def test_too_little_memory_names_what_to_lower(pipe, picture, inversion, monkeypatch, name):
-    before = state(pipe)
+    before = pipeline_state(pipe)
     for number in (1, 2):
         with monkeypatch.context() as patch:
             calls = failing(pipe.unet, patch, number, torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"))
@@ -132,7 +123,7 @@ def test_too_little_memory_names_what_to_lower(pipe, picture, inversion, monkeyp
                 assert said.count("torch says: CUDA") == 1
             else:
                 assert len(calls) < number
-        assert state(pipe) == before
+        assert pipeline_state(pipe) == before
 
 
 def _raise(error):
@@ -155,7 +146,7 @@ def test_training_out_of_memory_names_its_settings(tiny_folder, tmp_path, monkey
 
 
 def test_a_closed_iterator_leaves_nothing_behind(pipe, inversion):
-    before = state(pipe)
+    before = pipeline_state(pipe)
     for steps in (
         sn.sample(pipe, "a", num_inference_steps=4),
         sn.edit_text(pipe, inversion, "a red house", method="attention"),
@@ -163,19 +154,19 @@ def test_a_closed_iterator_leaves_nothing_behind(pipe, inversion):
     ):
         next(steps)
         steps.close()
-    assert state(pipe) == before
+    assert pipeline_state(pipe) == before
 
 
 @pytest.mark.parametrize("number", [1, 2])
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("a fault")])
 def test_a_lora_that_is_interrupted_is_not_attached(monkeypatch, number, error):
     pipe = build_tiny_pipeline()
-    before = state(pipe)
+    before = pipeline_state(pipe)
     with monkeypatch.context() as patch:
         failing(pipe.unet, patch, number, error)
         with pytest.raises(type(error)):
             sn.import_lora(pipe, random_lora(pipe.unet))
-    assert state(pipe) == before
+    assert pipeline_state(pipe) == before
 
 
 def test_meanwhile_smoothness_leaves_other_adapters_at_work(monkeypatch):
@@ -189,10 +180,10 @@ def test_meanwhile_smoothness_leaves_other_adapters_at_work(monkeypatch):
         warnings.filterwarnings("ignore", "Already found a `peft_config`")
         pipe.unet.add_adapter(LoraConfig(r=1, target_modules=["to_k"], init_lora_weights=False), adapter_name="other")
     pipe.set_adapters(["smooth", "other"], [0.5, 0.7])
-    before = state(pipe)
+    before = pipeline_state(pipe)
     with blended(pipe, 1.0):
         pass
-    assert state(pipe) == before
+    assert pipeline_state(pipe) == before
 
 
 @pytest.mark.parametrize("damage", ["cut", "other", "nan"])

@@ -46,3 +46,17 @@ def build_tiny_pipeline() -> StableDiffusionPipeline:
         )
     )
     return build_pipeline(vae, unet, text_encoder, tokenizer)
+
+
+def pipeline_state(pipe) -> tuple:
+    """What a call must leave as it was: the UNet's prediction, processors, hooks, flags and adapters."""
+    unet = pipe.unet
+    hooks = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in unet.modules())
+    flags = [(name, p.requires_grad, p.grad is None) for name, p in unet.named_parameters()]
+    x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)).to(pipe.device, unet.dtype)
+    texts = torch.ones(1, 3, unet.config.cross_attention_dim).to(x)
+    training = unet.training
+    with torch.no_grad():
+        predicted = unet.eval()(x, 500, encoder_hidden_states=texts).sample.float().cpu().numpy().tobytes()
+    unet.train(training)
+    return predicted, dict(unet.attn_processors), hooks, flags, training, pipe.get_list_adapters()

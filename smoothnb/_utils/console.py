@@ -21,11 +21,11 @@ BETWEEN = (
     contextlib.__file__,
     "<@beartype(",
 )
-"""How names of files begin whose code may stand between a reader's line and ours: pipelines, and decorators."""
+"""Prefixes of files whose frames may lie between the caller's line and ours: pipelines and decorators."""
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
-    """Warns of the line that called into this package, however many of its functions and decorators lie between."""
+    """Warns at the caller's line outside this package, however many of its functions and decorators lie between."""
     level, frame = 2, sys._getframe(1)
     while frame.f_back and frame.f_code.co_filename.startswith(BETWEEN):
         level, frame = level + 1, frame.f_back
@@ -34,7 +34,7 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
 
 @contextmanager
 def errors_only(logging: ModuleType) -> Iterator[None]:
-    """Hides the warnings of one library, given its logging module."""
+    """Hides the warnings of a library, given its logging module."""
     level = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
@@ -45,7 +45,7 @@ def errors_only(logging: ModuleType) -> Iterator[None]:
 
 @contextmanager
 def no_bars(*loggings: ModuleType) -> Iterator[None]:
-    """Hides the bars that count loaded parts, given the libraries' logging modules; those of downloads stay."""
+    """Hides the progress bars of loading, given the libraries' logging modules; those of downloads remain."""
     shown = [logging for logging in loggings if logging.is_progress_bar_enabled()]
     for logging in shown:
         logging.disable_progress_bar()
@@ -58,20 +58,20 @@ def no_bars(*loggings: ModuleType) -> Iterator[None]:
 
 @contextmanager
 def progress_bar(total: int | None, description: str, shown: bool = True) -> Iterator[tqdm]:
-    """A bar that goes away when it is done, and when something stops it sooner.
+    """A progress bar that disappears at the end, also after an error.
 
     Args:
-        total: How many steps it counts; None where nobody knows.
-        description: What is being done.
+        total: Number of steps; None if unknown.
+        description: The label.
         shown: Whether to show it. The environment variable TQDM_DISABLE=1 hides every bar, in notebooks too, where
-            tqdm itself does not heed it.
+            tqdm itself ignores it.
     """
     hidden = not shown or os.environ.get("TQDM_DISABLE", "0") not in ("", "0")
     with tqdm(total=total, desc=description, leave=False, disable=hidden) as bar:
         try:
             yield bar
         finally:
-            # In a notebook a bar that is not full would stay, in red, and so would one that was red already.
+            # In a notebook, an incomplete bar would remain, in red.
             bar.total = bar.n
             if container := getattr(bar, "container", None):
                 container.children[1].bar_style = ""

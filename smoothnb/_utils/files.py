@@ -51,12 +51,12 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def open_weights(path: Path) -> Iterator:
-    """A safetensors file, as `safetensors.safe_open` gives it.
+    """Opens a safetensors file with `safetensors.safe_open`, after checking that it is one.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        OSError: If it may not be read.
-        ValueError: If it is a pickle, cut off or damaged.
+        OSError: If it cannot be read.
+        ValueError: If it is a pickle, truncated or damaged.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -82,13 +82,13 @@ def open_weights(path: Path) -> Iterator:
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All tensors of a safetensors file, on the CPU, and its header's notes; errors as in `open_weights`."""
+    """Reads all tensors of a safetensors file to the CPU, and its metadata; errors as in `open_weights`."""
     with open_weights(path) as file:
         return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
 
 
 def data_folder() -> Path:
-    """Where the models and pictures that come with smoothnb lie."""
+    """Folder of the models and pictures that come with smoothnb."""
     package = Path(__file__).resolve().parents[1]
-    # A wheel carries data/ inside the package; in a checkout the two stand side by side.
+    # data/ is inside the package in a wheel, and next to it in a checkout.
     return package / "data" if (package / "data").is_dir() else package.parent / "data"

@@ -1,4 +1,4 @@
-"""The `smoothnb` command: each subcommand is a function of the package, its options are the function's own."""
+"""The `smoothnb` command. Each subcommand is a function, whose arguments are its options."""
 
 import inspect
 import sys
@@ -8,13 +8,13 @@ from importlib import import_module
 
 COMMANDS = {
     "train": ("smoothnb.training:train", "train a smooth LoRA"),
-    "edit": ("smoothnb.cli.editing:edit", "edit a picture in words"),
-    "drag": ("smoothnb.cli.editing:drag", "drag points of a picture to others"),
-    "export": ("smoothnb.cli.editing:export", "write a LoRA in another form"),
+    "edit": ("smoothnb.cli.editing:edit", "edit a picture by text"),
+    "drag": ("smoothnb.cli.editing:drag", "drag points of a picture to target positions"),
+    "export": ("smoothnb.cli.editing:export", "convert a LoRA to another format"),
     "istd": ("smoothnb.cli.evaluation:istd", "measure how smooth a model is"),
     "compare": ("smoothnb.cli.evaluation:compare", "compare models that istd has measured"),
-    "walk": ("smoothnb.cli.evaluation:walk", "draw one of the walks that istd measures"),
-    "report": ("smoothnb.cli.evaluation:report", "the paper's tables for models of your own"),
+    "walk": ("smoothnb.cli.evaluation:walk", "draw one of the interpolations that istd measures"),
+    "report": ("smoothnb.cli.evaluation:report", "write a report like the paper's tables"),
     "train-postcard vae": ("smoothnb.postcards.vae:train", "train the postcard autoencoder"),
     "train-postcard diffusion": ("smoothnb.postcards.diffusion:train", "train the postcard UNet and text encoder"),
     "train-postcard reader": ("smoothnb.postcards.reader:train", "train the Reader on renders"),
@@ -33,10 +33,10 @@ def usage() -> str:
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Runs one command. Only its own module is imported, so that `--help` answers at once.
+    """Runs a command, importing only its own module.
 
     Args:
-        args: Words of the command line; by default those that the program was started with.
+        args: Command-line arguments; by default those of the program.
     """
     args = list(sys.argv[1:] if args is None else args)
     name = next((n for n in COMMANDS if args[: len(n.split())] == n.split()), None)
@@ -53,7 +53,7 @@ def main(args: Sequence[str] | None = None) -> None:
     run = getattr(import_module(module), function)
     options = {"args": args[len(name.split()) :], "prog": f"smoothnb {name}", "description": COMMANDS[name][1]}
     settings = next(iter(inspect.signature(run).parameters.values())).annotation
-    # A settings object is filled from the options themselves: --steps, not --config.steps.
+    # The fields of a settings object become options: --steps, not --config.steps.
     if is_dataclass(settings):
         run(tyro.cli(settings, **options))
     else:

@@ -1,4 +1,4 @@
-"""What the command line measures: load models, call the function of the package, print and write what came out."""
+"""Commands that evaluate models."""
 
 import re
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from tyro.conf import Positional
 from smoothnb import evaluation
 from smoothnb.evaluation._compare import save_plot
 from smoothnb.evaluation._istd import ISTD
-from smoothnb.evaluation._istd import walk as noises_of
+from smoothnb.evaluation._istd import walk as walk_noises
 from smoothnb.evaluation.judges import PhotoJudge, ReaderJudge
 from smoothnb.evaluation.prompts import read_prompts
 from smoothnb.evaluation.report import report as write_report
@@ -41,25 +41,25 @@ def istd(
     width: int | None = None,
     batch_size: int = 22,
 ) -> None:
-    """Measures how smooth a model is; `accelerate launch -m smoothnb istd` shares the prompts between processes.
+    """Measures how smooth a model is; `accelerate launch -m smoothnb istd` distributes the prompts over processes.
 
     Args:
-        results: File that grows with each finished prompt; the same command goes on with it.
+        results: Results file; the same command resumes it.
         model: A model that comes with smoothnb, a folder, or an id on the Hugging Face hub.
         smooth: Whether to use the smooth LoRA that comes with the model.
         lora: A smooth LoRA of your own, folder or file.
         smoothness: Weight of the LoRA, at least 0; by default 1.
         prompts: postcard, coco, a .json of COCO's captions, or a text file with one prompt a line.
-        count: How many prompts; by default 500, or all lines of a text file.
-        num_ratios: Pictures on each walk, at least 3.
-        guidance_scale: At least 1.
-        num_inference_steps: Of the sampler.
-        seed: Of the noises.
-        pixel_range: What black and white count.
-        correction: 0 for the standard deviation of a population, 1 for that of a sample.
-        height: Of the pictures, in pixels; by default the model's own.
-        width: Of the pictures, in pixels; by default the model's own.
-        batch_size: Pictures drawn at a time.
+        count: Number of prompts; by default 500, or all lines of a text file.
+        num_ratios: Number of pictures per interpolation, at least 3.
+        guidance_scale: w, at least 1.
+        num_inference_steps: Number of sampling steps.
+        seed: Seed of the noises.
+        pixel_range: Values of black and white.
+        correction: 0 for the population standard deviation, 1 for the sample standard deviation.
+        height: Height of the pictures, in pixels; by default the model's own.
+        width: Width of the pictures, in pixels; by default the model's own.
+        batch_size: Number of pictures drawn at a time.
     """
     from accelerate import PartialState
 
@@ -81,8 +81,8 @@ def compare(results: Positional[tuple[Path, ...]], output: Path | None = None) -
     """Compares models that istd has measured, on the same prompts with the same settings.
 
     Args:
-        results: Files of istd; the first is what the others are compared with.
-        output: File for a plot, .png, .svg or .pdf.
+        results: Results files of istd; the first is the baseline.
+        output: File for a plot: .png, .svg or .pdf.
     """
     found = evaluation.compare({path.stem: ISTD.load(path) for path in results})
     print(found.table())
@@ -107,25 +107,25 @@ def report(
     reconstructions: int = 16,
     batch_size: int = 22,
 ) -> None:
-    """Measures models beside each other and writes the counterparts of the paper's tables. Goes on where it stopped.
+    """Measures models and writes a report like the paper's tables; resumes an interrupted run.
 
     Args:
         models: The baseline first, each as NAME=MODEL, NAME=MODEL+LORA or NAME=MODEL+LORA@SMOOTHNESS, such as
             base=postcard smooth=postcard+smooth half=postcard+smooth@0.5 mine=postcard+runs/mine; "smooth" is the LoRA
             that comes with a model.
         output: Folder for report.md, report.json and figures.
-        measured: Folder for the files that grow with each prompt; by default the same.
+        measured: Folder for the results files of istd; by default the same.
         prompts: postcard, coco, a .json of COCO's captions, or a text file with one prompt a line.
-        count: How many prompts; by default 500, or all lines of a text file.
-        judge: Who looks at the pictures: reader for postcards, photo for Inception, LPIPS and CLIP.
-        style: For reader: of the renders that FID takes for real, and of the Reader.
-        real: For photo: the folder of pictures that FID takes for real; they are inverted too, with the prompt "".
-        num_inference_steps: Of the sampler.
-        guidance_scale: At least 1.
-        walks: How many of the prompts ISTD takes; by default all.
-        path_lengths: How many of the prompts PPL takes; 0 for no PPL.
-        reconstructions: How many pictures are inverted and drawn again.
-        batch_size: Pictures drawn at a time.
+        count: Number of prompts; by default 500, or all lines of a text file.
+        judge: reader for postcards; photo for Inception, LPIPS and CLIP.
+        style: For reader: style of the Reader and of the real pictures of FID.
+        real: For photo: folder of the real pictures of FID, which are also inverted, with the prompt "".
+        num_inference_steps: Number of sampling steps.
+        guidance_scale: w, at least 1.
+        walks: Number of prompts for ISTD; by default all.
+        path_lengths: Number of prompts for PPL; 0 for no PPL.
+        reconstructions: Number of pictures to invert and reconstruct.
+        batch_size: Number of pictures drawn at a time.
     """
     candidates, chosen = dict(_candidate(spec) for spec in models), read_prompts(prompts, count)
     if judge == "photo":
@@ -155,24 +155,24 @@ def walk(
     seed: int = 0,
     interval: int = 120,
 ) -> None:
-    """Draws one of the walks that istd measures, models side by side.
+    """Draws one of the interpolations that istd measures, with models side by side.
 
     Args:
         models: As in `report`.
-        output: File to write: an animation (.gif, .mp4), or a strip (.png).
-        number: Of the walk, from 0: it has the prompt of this number, and the noises that istd gives it.
+        output: The file: an animation (.gif, .mp4), or a strip (.png).
+        number: Index of the prompt; the noises are those of istd.
         prompts: postcard, coco, a .json of COCO's captions, or a text file with one prompt a line.
-        num_ratios: Pictures on the walk, at least 2.
-        guidance_scale: At least 1.
-        num_inference_steps: Of the sampler.
-        seed: Of the noises.
-        interval: Between two pictures of an animation, in milliseconds.
+        num_ratios: Number of pictures, at least 2.
+        guidance_scale: w, at least 1.
+        num_inference_steps: Number of sampling steps.
+        seed: Seed of the noises.
+        interval: Time between two pictures of an animation, in milliseconds.
     """
     prompt, rows = read_prompts(prompts, number + 1)[number], {}
     for name, load in map(_candidate, models):
         pipe = load()
         rows[name] = generate(
-            pipe, prompt, latents=noises_of(pipe, number, num_ratios, seed), num_inference_steps=num_inference_steps,
+            pipe, prompt, latents=walk_noises(pipe, number, num_ratios, seed), num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
         )  # fmt: skip
     labels = [f"{i / (num_ratios - 1):.2f}" for i in range(num_ratios)]
@@ -180,7 +180,7 @@ def walk(
 
 
 def _candidate(spec: str) -> tuple[str, Callable]:
-    """Name of a model, and what loads it."""
+    """Name of a model, and a function that loads it."""
     match = re.fullmatch(r"([^=/\\]+)=([^+]+?)(?:\+(.+?)(?:@([\d.]+))?)?", spec)
     if match is None:
         raise ValueError(

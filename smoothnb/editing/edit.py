@@ -1,4 +1,4 @@
-"""Another prompt for a picture that is there: switching prompts (the paper's way), attention control, and SDEdit."""
+"""Text editing: prompt switching (the paper's method), attention control, and SDEdit."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,23 +18,24 @@ from smoothnb.latents import seeded_noise
 from smoothnb.sampling import Step, denoise, embed, guided_noise, scheduler_for
 
 SWITCH = {"switch": 0.8, "attention": 0.6, "sdedit": 0.6}
-"""The methods, and what `switch` is where nobody says."""
+"""The methods, and their default `switch`."""
 GUIDANCE = 3.0
-"""Guidance scale where the inversion has none of its own: gentle, as the picture is to stay."""
+"""Default guidance scale for inversions without one; low, so that the picture is preserved."""
 BLEND_AFTER, BLEND_THRESHOLD = 0.2, 0.5
-"""Part of the steps without a mask, as attention wanders at first; and which looks count, the strongest being 1."""
+"""Fraction of the steps before the mask is used, as early attention is vague; and the mask's threshold, relative to
+the maximum."""
 
 
 @dataclass(frozen=True)
 class _Task:
-    """An inversion and what shall become of it, in the UNet's type.
+    """Inputs of an edit, in the UNet's type.
 
     Attributes:
         trajectory: x̃_0 … x̃_T.
-        source, target: Embeddings, one for each picture.
-        null: What guidance leads away from, for each step and picture.
-        guided: Whether the source is drawn with guidance too, as a null-text series wants it.
-        limit: t up to which the picture is let go.
+        source, target: Embeddings of the prompts, one for each picture.
+        null: Unconditional embeddings, for each step and picture.
+        guided: Whether the source prompt is guided too, which a null-text series requires.
+        limit: t at which the switch happens.
     """
 
     pipe: object
@@ -65,46 +66,45 @@ def edit_text(
     guidance_scale: float | None = None,
     seed: int | Sequence[int] = 0,
 ) -> Iterator[Step]:
-    """Draws a picture again from its inversion, with another prompt, and yields every step.
+    """Edits pictures by drawing them again from their inversion with another prompt; yields every step.
 
-    `finish` runs the steps to their end and gives pictures: `finish(pipe, edit_text(pipe, inversion, "a blue house"))`.
+    `finish` runs the steps and decodes the pictures: `finish(pipe, edit_text(pipe, inversion, "a blue house"))`.
 
-    The methods differ in what holds the picture until it is let go, at t = switch · T:
+    The methods differ in what preserves the picture until t = switch · T:
 
-    - "switch" (Guo et al. 2024): the source prompt. From there on, the target prompt stands in its place.
-    - "attention" (Hertz et al. 2022): the target prompt is there from the beginning, but until then each word of it
-      looks where its like in the source prompt looks, and until t = layout_switch · T pixels look at one another as
-      they do in the source. The source itself is not drawn: it is taken from the inversion's trajectory, which is
-      exact. With `blend`, all but the place of some words is put back from there after each step.
-    - "sdedit" (Meng et al. 2022): the picture itself, with fresh noise as strong as that of t on it.
+    - "switch" (Guo et al. 2024): sampling uses the source prompt until then, and the target prompt afterwards.
+    - "attention" (Hertz et al. 2022): sampling uses the target prompt throughout. Until then its words take the
+      cross-attention maps of the matching words of the source prompt, and until t = layout_switch · T self-attention
+      maps are those of the source. The source comes from the inversion's trajectory, so it is exact. With `blend`,
+      everything outside the region of some words is restored from the trajectory after each step.
+    - "sdedit" (Meng et al. 2022): sampling starts at that t, from the picture with fresh noise.
 
-    With a null-text series, guidance leads away from that, at the scale it was made for. As the series makes the source
-    come out under any guidance, it stands where the source prompt does, and a high scale exaggerates the edit: try 2 or
-    3. Without a series, the source is held without guidance, as it was inverted, and guidance towards the target leads
-    away from the empty prompt.
+    A null-text series replaces the unconditional embeddings, at the guidance scale that it was made for. As it
+    reproduces the source at that scale, a lower scale such as 2 or 3 often gives a gentler edit. Without a series, the
+    source prompt is not guided, as it was inverted without guidance, and the target is guided against the empty prompt.
 
     Args:
-        pipe: A diffusers pipeline. Its attention processors are in their places again after each step.
-        inversion: Of `null_text_invert` or `ddim_invert`.
-        target_prompt: For all pictures, or one for each.
-        switch: In [0, 1]: how much of the sampling is let go. 0 keeps the picture; by default 0.8 for "switch", 0.6 for
-            the others.
+        pipe: A diffusers pipeline. Its attention processors are restored after each step.
+        inversion: Result of `null_text_invert` or `ddim_invert`.
+        target_prompt: One prompt for all pictures, or one for each.
+        switch: In [0, 1]: the fraction of the sampling that is free to change. 0 keeps the picture; by default 0.8 for
+            "switch", 0.6 for the others.
         method: "switch", "attention" or "sdedit".
-        layout_switch: For "attention", in [0, 1]: likewise for the layout. 1 holds none.
-        blend: For "attention": a phrase or several, of either prompt, to whose place the edit is confined. "red house"
-            of the source confines a blue one to where the red one stood; for another thing name both.
-        weights: For "attention": factors on how strongly the picture is drawn to words of the target prompt.
-        lend_padding: For "attention": whether start, end and padding tokens look where those of the source do, as Hertz
-            et al. have it. In a causal text encoder the last ones hold the whole prompt.
-        guidance_scale: w, at least 1; by default the inversion's own where there is a series, else 3.
-        seed: For "sdedit": of the noise, one for all pictures, or one for each.
+        layout_switch: For "attention", in [0, 1]: the same for the layout; 1 does not preserve it at all.
+        blend: For "attention": one or several phrases of either prompt to whose region the edit is confined. "red
+            house" of the source confines a blue house to the place of the red one; to replace a thing, name both.
+        weights: For "attention": factors on the attention to words of the target prompt.
+        lend_padding: For "attention": whether the maps of start, end and padding tokens are replaced too, as in Hertz
+            et al. In a causal text encoder the last tokens summarize the whole prompt.
+        guidance_scale: w, at least 1; by default that of the inversion's series, else 3.
+        seed: For "sdedit": seed of the noise, one for all pictures, or one for each.
 
     Returns:
-        An iterator over steps, all but those that "sdedit" leaves out. Arguments are checked at once.
+        An iterator over steps, for "sdedit" from its first one on. Arguments are checked when the function is called.
 
     Raises:
-        ValueError: If the inversion is another model's, the target is empty or nothing but the source again, a word is
-            in no prompt, an option belongs to another method, or a number lies outside its range.
+        ValueError: If the inversion belongs to another model, the target prompt is empty or equal to the source, a word
+            is in neither prompt, an option belongs to another method, or a number is out of range.
     """
     inversion.check(pipe)
     settings, count = inversion.settings, len(inversion)
@@ -119,7 +119,7 @@ def edit_text(
     switch = SWITCH[method] if switch is None else switch
     for name, share in (("switch", switch), ("layout_switch", layout_switch)):
         if not 0 <= share <= 1:
-            raise ValueError(f"expected {name} in [0, 1] (0 holds the picture to the end), got {share}")
+            raise ValueError(f"expected {name} in [0, 1] (0 keeps the picture), got {share}")
     if guidance_scale is None:
         guidance_scale = GUIDANCE if inversion.series is None else settings.guidance_scale
     if not 1 <= guidance_scale < math.inf:
@@ -145,24 +145,24 @@ def edit_text(
 
 
 @checked(inversion=INVERSION, word=checks.text)
-@oom_hint("looking at attention", "give the inversion of fewer pictures, inversion[i]")
+@oom_hint("collecting attention maps", "give the inversion of fewer pictures, inversion[i]")
 @torch.no_grad()
 def word_map(pipe, inversion: Inversion, word: str, every: int = 5) -> list[Image.Image]:
-    """Where a word of the prompt is looked at while its picture is drawn: what `edit_text` blends by.
+    """Maps the attention from pixels to a word of the prompt, which `edit_text` blends by.
 
-    Attention from pixels to the word's tokens, summed over heads, layers and steps (Hertz et al. 2022).
+    Attention to the word's tokens is summed over heads, layers and steps (Hertz et al. 2022).
 
     Args:
         pipe: A diffusers pipeline.
-        inversion: Of the pictures.
-        word: A word of their prompts, or several in a row.
-        every: Looks at every so-manieth state of the trajectory.
+        inversion: Inversion of the pictures.
+        word: A word of their prompts, or several consecutive ones.
+        every: Uses every n-th state of the trajectory.
 
     Returns:
-        For each picture the map, as large as its latents: white where the word is looked at most.
+        One map for each picture, as large as its latents: white where attention is strongest.
 
     Raises:
-        ValueError: If the inversion is another model's, or no prompt has the word.
+        ValueError: If the inversion belongs to another model, or no prompt has the word.
     """
     inversion.check(pipe)
     prompts = inversion.settings.prompts
@@ -178,14 +178,14 @@ def word_map(pipe, inversion: Inversion, word: str, every: int = 5) -> list[Imag
 
 
 def check_prompts(sources: Sequence[str], targets: Sequence[str], weights: Mapping[str, float]) -> None:
-    """Raises ValueError if a target is empty or its source again."""
+    """Raises ValueError if a target is empty or equal to its source."""
     for source, target in zip(sources, targets, strict=True):
         if not target.strip():
-            raise ValueError("the target prompt is empty: say what the edited picture shall show")
+            raise ValueError("the target prompt is empty: describe the edited picture")
         if target.lower().split() == source.lower().split() and not weights:
             raise ValueError(
-                f"the target prompt is the source prompt again ({source!r}), so nothing would change: change a word of "
-                'it, or give one another weight, method="attention", weights={"word": 2.0}'
+                f"the target prompt is equal to the source prompt ({source!r}), so nothing would change: change a word "
+                'of it, or give one another weight, method="attention", weights={"word": 2.0}'
             )
 
 
@@ -206,7 +206,7 @@ def _sdedit(task: _Task, seed: int | Sequence[int]) -> Iterator[Step]:
     timesteps = scheduler_for(task.pipe, task.steps).timesteps
     first = int((timesteps > task.limit).sum())
     if first == task.steps:
-        raise ValueError("this switch leaves no step to draw: give a larger one")
+        raise ValueError("this switch leaves no step to draw: use a larger one")
     size = (side * task.pipe.vae_scale_factor for side in task.trajectory.shape[-2:])
     fresh = seeded_noise(task.pipe, seed, *size)
     if fresh.ndim == 4 and len(fresh) not in (1, task.trajectory.shape[1]):

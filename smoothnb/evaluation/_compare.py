@@ -1,4 +1,4 @@
-"""Models side by side: the same prompts, the same noises, and how sure their difference is."""
+"""Paired comparison of models on the same prompts and noises."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -21,31 +21,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Result of `compare`; in a notebook it shows itself as its table.
+    """Result of `compare`; notebooks display its table.
 
     Attributes:
-        results: By name; the first is what the others are compared with.
+        results: ISTD by name; the first is the baseline.
     """
 
     results: dict[str, ISTD]
 
     def change(self, name: str) -> tuple[float, Interval]:
-        """By what share a model's ISTD differs from the first one's, -0.5 for half of it, and where that lies at 95 %.
+        """Relative change of a model's ISTD from the baseline (-0.5 is half of it), and its 95 % confidence interval.
 
-        The bootstrap is paired: it draws prompts, and both models' deviations on them.
+        The bootstrap is paired: it resamples prompts, with the deviations of both models.
         """
         first, own = (self.results[n].deviations.double().numpy() for n in (next(iter(self.results)), name))
         return float(change(own.mean(), first.mean())), interval(own, first, statistic=change)
 
     def smoother(self, name: str) -> float:
-        """The share of prompts on which a model's deviation is smaller than the first one's."""
+        """Fraction of prompts on which a model's deviation is smaller than the baseline's."""
         first, own = (self.results[n].deviations for n in (next(iter(self.results)), name))
         return (own < first).double().mean().item()
 
     def table(self) -> str:
-        """Markdown, one row a model."""
+        """Markdown table with one row per model."""
         first = next(iter(self.results))
-        lines = [f"| model | ISTD ↓ | 95 % | beside {first} | 95 % | smoother on |", "|---|---|---|---|---|---|"]
+        lines = [f"| model | ISTD ↓ | 95 % | change from {first} | 95 % | smoother on |", "|---|---|---|---|---|---|"]
         for name, result in self.results.items():
             low, high = result.interval
             cells = [name, f"{result.value:.2f}", f"{low:.2f} to {high:.2f}", "", "", ""]
@@ -58,7 +58,7 @@ class Comparison:
     _repr_markdown_ = table
 
     def plot(self) -> "Figure":
-        """ISTD of each model, and its change from the first, with their intervals."""
+        """Plots the ISTD of each model, and its change from the baseline, with intervals."""
         from matplotlib.figure import Figure
 
         names = list(self.results)
@@ -90,24 +90,25 @@ class Comparison:
 def compare(
     candidates: Mapping[str, object], prompts: str | Sequence[str] = (), results: str | Path | None = None, **settings
 ) -> Comparison:
-    """Measures several models on the same prompts and noises, and compares them.
+    """Compares models on the same prompts and noises.
 
         sn.compare({"base": base, "smooth": smooth}, prompts)
         sn.compare({f"{s:.0%}": (smooth, s) for s in (0, 0.5, 1)}, prompts)
         sn.compare({"base": sn.ISTD.load("base.jsonl"), "mine": sn.ISTD.load("mine.jsonl")})
 
     Args:
-        candidates: By name, a pipeline; or a pipeline with its smooth LoRA and the smoothness to give it meanwhile; or
-            an ISTD measured before. The first is what the others are compared with.
-        prompts: As in `istd`, for those that are still to be measured.
-        results: Folder for files that grow while `istd` measures, one a name.
-        settings: Of `istd`.
+        candidates: By name: a pipeline, a pair of a pipeline and a temporary smoothness, or an ISTD measured before.
+            The first is the baseline.
+        prompts: As in `istd`, for candidates that are still to be measured.
+        results: Folder for the results files of `istd`, one for each name.
+        settings: Settings of `istd`.
 
     Returns:
         The comparison, with `table`, `plot` and `change`.
 
     Raises:
-        ValueError: If there are less than two, or they were measured with other prompts or settings; or as `istd`.
+        ValueError: If there are fewer than two candidates, or they were measured with different prompts or settings; or
+            as in `istd`.
     """
     if not isinstance(candidates, Mapping) or not all(isinstance(name, str) for name in candidates):
         raise TypeError(f"expected candidates by name, got {checks.shown(candidates)}")
@@ -116,7 +117,7 @@ def compare(
     if results is not None:
         for name in candidates:
             if Path(name).name != name:
-                raise ValueError(f"expected names that can be those of files, got {name!r}")
+                raise ValueError(f"expected names that are valid file names, got {name!r}")
     found = {}
     for name, candidate in candidates.items():
         if isinstance(candidate, ISTD):
@@ -132,26 +133,26 @@ def compare(
         if result.prompts != base.prompts or result.settings != base.settings:
             what = "prompts" if result.prompts != base.prompts else "settings"
             raise ValueError(
-                f"{name} and {first} were measured with different {what}, so their difference says nothing about the "
-                f"models: {_short(getattr(result, what))} and {_short(getattr(base, what))}"
+                f"{name} and {first} were measured with different {what}, so they cannot be "
+                f"compared: {_short(getattr(result, what))} and {_short(getattr(base, what))}"
             )
     return Comparison(found)
 
 
 def save_plot(comparison: Comparison, path: Path) -> None:
-    """Writes the plot of a comparison, whole or not at all.
+    """Saves the plot of a comparison.
 
     Args:
-        comparison: What `compare` gave.
-        path: A file that ends in .png, .svg or .pdf.
+        comparison: The comparison.
+        path: A .png, .svg or .pdf file.
 
     Raises:
-        ValueError: If the ending is another.
+        ValueError: If the file has another suffix.
         OSError: If it cannot be written.
     """
     form = path.suffix.lower().removeprefix(".")
     if form not in ("png", "svg", "pdf"):
-        raise ValueError(f"expected a file that ends in .png, .svg or .pdf, got {path.name!r}")
+        raise ValueError(f"expected a .png, .svg or .pdf file, got {path.name!r}")
     with atomic_write(path) as partial:
         comparison.plot().savefig(partial, dpi=120, format=form)
 
@@ -160,6 +161,6 @@ def _short(what: object) -> str:
     return f"{len(what)} of them, from {what[0]!r}" if isinstance(what, tuple) else str(what)
 
 
-def unevenest(result: ISTD, count: int) -> list[int]:
-    """Numbers of the prompts on which a model is most uneven, the worst first."""
+def most_uneven(result: ISTD, count: int) -> list[int]:
+    """Indices of the prompts with the largest deviations, the largest first."""
     return np.argsort(-result.deviations.numpy(), kind="stable")[:count].tolist()

@@ -1,4 +1,4 @@
-"""Interpolation standard deviation: how unevenly the picture changes on an even walk between two noises."""
+"""Interpolation standard deviation (ISTD): how unevenly pictures change along an interpolation."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -25,20 +25,19 @@ from smoothnb.sampling import embed, generate
 
 @dataclass(frozen=True)
 class IstdSettings:
-    """What an ISTD depends on beside the model and the prompts. Two can be compared where these are the same.
+    """Settings that an ISTD depends on, besides model and prompts; results are comparable only if they are equal.
 
     Attributes:
-        num_ratios: Pictures on each walk; 11 in the paper.
+        num_ratios: Number of pictures per interpolation; 11 in the paper.
         guidance_scale: As in `generate`.
         num_inference_steps: As in `generate`.
-        seed: Of the noises, see `walk`.
-        pixel_range: What black and white count. Distances grow with its width. The paper does not say which it used,
-            so its absolute values can be compared with nobody's; ratios can.
-        correction: Of the standard deviation: 0 divides by the number of distances (population), 1 by one less
-            (sample).
-        scheduler: Class of the sampler.
-        dtype: Of the UNet.
-        height, width: Of the pictures, in pixels; None for the model's own.
+        seed: Seed of the noises, see `walk`.
+        pixel_range: Values of black and white; distances scale with its width. The paper does not state its range, so
+            only ratios can be compared with it.
+        correction: 0 for the population standard deviation, 1 for the sample standard deviation.
+        scheduler: Class of the scheduler.
+        dtype: Type of the UNet.
+        height, width: Size of the pictures, in pixels; None for the model's own.
     """
 
     num_ratios: int = 11
@@ -55,7 +54,9 @@ class IstdSettings:
     def __post_init__(self) -> None:
         low, high = self.pixel_range
         if self.num_ratios < 3:
-            raise ValueError(f"expected at least three ratios, as one distance cannot vary, got {self.num_ratios}")
+            raise ValueError(
+                f"expected at least three ratios, as a single distance has no deviation, got {self.num_ratios}"
+            )
         if not low < high:
             raise ValueError(f"expected a pixel_range from black to white, such as (0, 1), got {self.pixel_range}")
         if self.correction not in (0, 1):
@@ -64,13 +65,13 @@ class IstdSettings:
 
 @dataclass(frozen=True, eq=False)
 class ISTD:
-    """Result of `istd`: `value`, its `interval`, and what they come from.
+    """Result of `istd`.
 
     Attributes:
-        distances: Between neighbouring pictures, for each prompt; Euclidean, over all pixels and channels.
-        prompts: What was drawn.
-        settings: How.
-        model: Its `fingerprint`.
+        distances: Euclidean distances between neighbouring pictures, for each prompt.
+        prompts: The prompts.
+        settings: The settings.
+        model: `fingerprint` of the pipeline.
     """
 
     distances: Float[Tensor, "prompt step"]
@@ -87,31 +88,31 @@ class ISTD:
 
     @cached_property
     def deviations(self) -> Float[Tensor, " prompt"]:
-        """Standard deviation of the distances of each prompt: ISTD is their mean."""
+        """Standard deviation of the distances for each prompt; ISTD is their mean."""
         return self.distances.std(dim=1, correction=self.settings.correction)
 
     @property
     def value(self) -> float:
-        """ISTD: mean over prompts of the standard deviation of neighbours' distances."""
+        """ISTD: the standard deviation of neighbour distances, averaged over prompts."""
         return self.deviations.mean().item()
 
     @cached_property
     def interval(self) -> Interval:
-        """Where `value` lies, at 95 %, if other prompts are drawn: bootstrap over prompts."""
+        """95 % confidence interval of `value`, by bootstrap over prompts."""
         return interval(self.deviations.numpy())
 
     def __len__(self) -> int:
         return len(self.prompts)
 
     def __getitem__(self, some: slice) -> "ISTD":
-        """The same of some of the prompts: `result[:64]`."""
+        """The result for some of the prompts: `result[:64]`."""
         return replace(self, distances=self.distances[some], prompts=self.prompts[some])
 
     def save(self, path: str | Path) -> Path:
-        """Writes it as lines of JSON, in the form of the file that `istd` lets grow.
+        """Saves the result as JSON lines, in the format of `istd(results=…)`.
 
         Raises:
-            ValueError: If the file is there, with other results.
+            ValueError: If the file exists with other results.
         """
         record = Record(path, _about(self.model, self.settings, self.prompts))
         for number, row in enumerate(self.distances):
@@ -121,18 +122,18 @@ class ISTD:
 
     @classmethod
     def load(cls, path: str | Path) -> "ISTD":
-        """Reads what `save` wrote, or `istd` with `results`.
+        """Loads a file that `save` or `istd(results=…)` wrote.
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If it holds no results, or some prompts are still to be measured.
+            ValueError: If it holds no results, or only some of the prompts.
         """
         about, rows = read_record(path)
         prompts = tuple(about["prompts"])
         if missing := [number for number in range(len(prompts)) if number not in rows]:
             raise ValueError(
                 f"{path} holds {len(rows)} of {len(prompts)} prompts; the first one missing is number {missing[0]}. "
-                "Call istd with the same settings and this file as results: it goes on from here"
+                "Call istd with the same settings and this file as results to measure the rest"
             )
         settings = about["settings"]
         settings = IstdSettings(**settings | {"pixel_range": tuple(settings["pixel_range"])})
@@ -145,14 +146,14 @@ class ISTD:
 
 @checked(name=checks.text)
 def example_istd(name: str) -> ISTD:
-    """What was measured of a postcard model with 500 prompts, and comes with the package.
+    """Loads an ISTD of a postcard model, measured on 500 prompts, that comes with the package.
 
     Args:
         name: "base"; "smooth", the LoRA that comes with it; "lambda-0.1" or "lambda-10", trained alike with another
             weight of the regularizer.
 
     Raises:
-        ValueError: If nothing of that name was measured.
+        ValueError: If there is no result of that name.
     """
     files = {path.stem: path for path in sorted((data_folder() / "istd").glob("*.jsonl"))}
     if name not in files:
@@ -163,17 +164,17 @@ def example_istd(name: str) -> ISTD:
 def walk(
     pipe, number: int, num_ratios: int = 11, seed: int = 0, height: int | None = None, width: int | None = None
 ) -> Float[Tensor, "ratio channel height width"]:
-    """The noises of one of `istd`'s walks: between two that depend on (seed, number) alone, at even ratios."""
+    """The noises of interpolation `number` of `istd`: its ends depend on (seed, number) only."""
     first = (seed * 1_000_003 + number) * 2
     return slerp(*seeded_noise(pipe, [first, first + 1], height, width), np.linspace(0, 1, num_ratios))
 
 
 SEED = checks.within(-(2**42), 2**42)
-"""Of walks: two seeds of torch are made of one of these."""
+"""Checks the seed of `walk`, of which two seeds of torch are made."""
 
 
 @checked(prompts=checks.texts, num_ratios=checks.whole(), seed=SEED, correction=checks.whole())
-@oom_hint("measuring ISTD", "give a smaller batch_size; what is in the file of results stays")
+@oom_hint("measuring ISTD", "use a smaller batch_size; finished prompts are kept in the results file")
 def istd(
     pipe,
     prompts: str | Sequence[str],
@@ -191,35 +192,35 @@ def istd(
 ) -> ISTD:
     """Interpolation standard deviation, as the supplement defines it in A.3.
 
-    For each prompt two noises are drawn, mixed by slerp at even ratios from 0 to 1, and each mix is made a picture, of
-    8 bits a channel. The distances between neighbouring pictures have a standard deviation; ISTD is its mean over
-    prompts. It is 0 where each step changes the picture by as much as any other.
+    For each prompt, pictures are drawn from slerps between two noises at evenly spaced ratios from 0 to 1, with 8 bits
+    per channel. ISTD is the standard deviation of the distances between neighbouring pictures, averaged over prompts.
+    It is 0 if every step changes the picture by the same amount.
 
-    Started by `accelerate launch`, processes share the prompts. On a CPU the numbers are the same to the last bit
-    however many share, for the same batch size and number of threads.
+    Under `accelerate launch`, processes share the prompts. On a CPU the result does not depend on the number of
+    processes, given the same batch size and number of threads.
 
     Args:
         pipe: A diffusers pipeline.
-        prompts: What to draw, at least one.
-        num_ratios: Pictures on each walk, at least 3; 11 in the paper.
+        prompts: One or more prompts.
+        num_ratios: Number of pictures per interpolation, at least 3; 11 in the paper.
         guidance_scale: As in `generate`; 7.5 in the paper.
         num_inference_steps: As in `generate`; 50 in the paper.
-        seed: Of the noises: those of prompt i depend on (seed, i) alone, so that all models see the same (`walk`).
-        pixel_range: What black and white count; the paper's is not known, see `IstdSettings`.
-        correction: 0 for the standard deviation of a population, 1 for that of a sample.
-        height: Of the pictures, in pixels; the model's own by default.
-        width: Of the pictures, in pixels; the model's own by default.
-        batch_size: Pictures drawn at a time; several prompts share a batch. If memory runs out, give a smaller one.
-        results: File that grows by a line with each finished prompt. If it is there, with the same model, prompts and
-            settings, only what is missing is measured: a run that was killed goes on.
-        progress: Whether to show a progress bar, on the first process.
+        seed: Seed of the noises. Those of prompt i depend on (seed, i) only, so that all models get the same.
+        pixel_range: Values of black and white; the paper's are not known, see `IstdSettings`.
+        correction: 0 for the population standard deviation, 1 for the sample standard deviation.
+        height: Height of the pictures, in pixels; by default the model's own.
+        width: Width of the pictures, in pixels; by default the model's own.
+        batch_size: Number of pictures drawn at a time; several prompts share a batch.
+        results: File to which each finished prompt is appended. If it exists, with the same model, prompts and
+            settings, only the missing prompts are measured.
+        progress: Whether to show a progress bar on the main process.
 
     Returns:
         The value, its interval, and all distances.
 
     Raises:
-        ValueError: If there are no prompts, a number lies outside its range, or the file of results belongs to another
-            measurement; it is left as it was.
+        ValueError: If there are no prompts, a number lies outside its range, or the results file belongs to another
+            measurement; it is then unchanged.
     """
     settings = IstdSettings(
         num_ratios, guidance_scale, num_inference_steps, seed, tuple(map(float, pixel_range)), correction,
@@ -237,14 +238,14 @@ def istd(
         record = Record(results, _about(model, settings, prompts))
     (rows,) = broadcast_object_list([record.rows if record else {}])
     rows = dict(rows)
-    # What shares a batch is settled by number alone: kernels round otherwise in batches of another size.
+    # Batches depend on the prompts' numbers only, as kernels round differently for other batch sizes.
     together = max(1, batch_size // num_ratios)
     groups = [range(first, min(first + together, len(prompts))) for first in range(0, len(prompts), together)]
     todo = [group for group in groups if any(number not in rows for number in group)]
     with progress_bar(len(prompts), "prompts", progress and state.is_main_process) as bar:
         bar.update(len(rows))
         for first in range(0, len(todo), state.num_processes):
-            mine = todo[first + state.process_index :][:1]  # None at the end, where processes are more than groups.
+            mine = todo[first + state.process_index :][:1]  # Empty at the end, if there are more processes than groups.
             found = [pair for group in mine for pair in _measured(pipe, prompts, group, settings, batch_size)]
             for number, distances in gather_object(found):
                 if number in rows:
@@ -259,7 +260,7 @@ def istd(
 def _measured(
     pipe, prompts: Sequence[str], numbers: Sequence[int], settings: IstdSettings, batch_size: int
 ) -> list[tuple[int, list[float]]]:
-    """Of each of these prompts its number and distances."""
+    """Number and distances of each of these prompts."""
     ratios = settings.num_ratios
     frames = generate(
         pipe, embed(pipe, [prompts[i] for i in numbers]).repeat_interleave(ratios, 0),
@@ -275,13 +276,13 @@ def _measured(
 
 
 def _about(model: str, settings: IstdSettings, prompts: Sequence[str]) -> dict:
-    # What is not set is not written either: files of before there was such a setting can be gone on with.
+    # Settings that are None are omitted: files written before a setting existed can still be resumed.
     stated = {name: value for name, value in asdict(settings).items() if value is not None}
     return {"model": model, "settings": stated, "prompts": list(prompts)}
 
 
 def _shortest(row: Tensor) -> list[float]:
-    """Numbers of as many digits as bring the same float32 back."""
+    """The shortest decimals that give the same float32."""
     return [float(str(value)) for value in row.numpy()]
 
 

@@ -1,4 +1,4 @@
-"""How near pictures come to those they are to show again: MSE, PSNR, SSIM, LPIPS."""
+"""Reconstruction errors: MSE, PSNR, SSIM, LPIPS."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from smoothnb._utils.arguments import checked
 from smoothnb.images import ImageLike, to_pixels, to_rgb
 
 KERNEL = 11
-"""Side of the window that SSIM looks through, in pixels."""
+"""Side of the SSIM window, in pixels."""
 
 
 @checked(images=checks.several, originals=checks.several)
@@ -21,22 +21,21 @@ def reconstruction(
 ) -> dict[str, Float[Tensor, " picture"]]:
     """Compares pictures with their originals, one by one.
 
-    Beside what an inversion reaches, always look at what the autoencoder alone does, `decode(pipe, encode(pipe, …))`:
-    no inversion can come nearer.
+    The autoencoder alone, `decode(pipe, encode(pipe, …))`, is the lower bound of the error of any inversion.
 
     Args:
         images: PIL, paths, arrays or tensors.
-        originals: As many, brought to the size of the images as `encode` brings them.
-        lpips: Whether to compare features of a trained network as well (Zhang et al. 2018). Needs torchvision, which
-            downloads the network's weights.
+        originals: The same number of pictures, resized to the size of the images as by `encode`.
+        lpips: Whether to compute LPIPS (Zhang et al. 2018) too. Needs torchvision, which downloads the network's
+            weights.
 
     Returns:
-        By name, one number for each picture: "mse" of pixels in [0, 1]; "psnr" in dB; "ssim", 1 for equal pictures;
+        One number for each picture, by name: "mse" of pixels in [0, 1]; "psnr" in dB; "ssim", 1 for equal pictures;
         "lpips", 0 for equal pictures (both torchmetrics).
 
     Raises:
-        ValueError: If there are no pictures, or they do not pair up.
-        ImportError: If LPIPS is asked for and torchvision is not installed.
+        ValueError: If there are no pictures, or not as many originals.
+        ImportError: If `lpips` is set and torchvision is not installed.
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 

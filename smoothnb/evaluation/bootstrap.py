@@ -1,4 +1,4 @@
-"""How far a mean over prompts would move if other prompts were drawn: the bootstrap (Efron 1979)."""
+"""Bootstrap confidence intervals (Efron 1979)."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,17 +13,17 @@ def interval(
     level: float = 0.95,
     draws: int = 10_000,
 ) -> Interval:
-    """The interval that a statistic of means lies in when cases are drawn anew, with replacement.
+    """Confidence interval of a statistic of means, by resampling cases with replacement.
 
     Args:
-        samples: One number for each case. Of several samples the same cases are drawn, so that what they have in
-            common (a prompt that is hard for all models) cancels in a difference.
-        statistic: From the mean of each sample to what the interval is for; by default the mean of the only one.
-        level: Share of draws inside.
-        draws: How many times; always with the same random numbers.
+        samples: One number for each case. Several samples are resampled together (paired bootstrap), so that what they
+            have in common, such as a prompt that is hard for all models, cancels in a difference.
+        statistic: Function of the samples' means; by default the mean of the only sample.
+        level: Confidence level.
+        draws: Number of resamples; the random numbers are always the same.
 
     Returns:
-        Lower and upper end.
+        Lower and upper bound.
 
     Raises:
         ValueError: If there are no cases, or samples differ in length.
@@ -39,5 +39,5 @@ def interval(
 
 
 def change(ours: float | np.ndarray, base: float | np.ndarray) -> float | np.ndarray:
-    """Relative change, -0.5 for half of it: the statistic of paired comparisons."""
+    """Relative change; -0.5 means half of the base."""
     return ours / base - 1

@@ -1,4 +1,4 @@
-"""Who looks at pictures: the Reader on postcards, networks trained on photographs everywhere else."""
+"""Judges of pictures: the Reader for postcards, networks trained on photographs for everything else."""
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
@@ -23,7 +23,7 @@ from smoothnb.postcards.styles import STYLES, render_in, style_of
 
 BATCH = 32
 HELD_OUT_REAL = (1 << 40) + 1
-"""Seed of the renders that FID takes for real: no training, and no other evaluation, draws them."""
+"""Seed of the real pictures of FID; no training and no other evaluation uses it."""
 
 Pictures = Float[Tensor, "picture 3 height width"] | Sequence[Image.Image]
 """RGB in [0, 1], or PIL images of one size."""
@@ -36,22 +36,22 @@ def _pixels(pictures: Pictures) -> Float[Tensor, "picture 3 height width"]:
 
 
 class Judge(ABC):
-    """What the measures beside ISTD need of whoever looks at the pictures."""
+    """Measures the quality of pictures and their adherence to prompts."""
 
     features: nn.Module | int
-    """Of FID: a network from pictures to vectors, or as many features of Inception, as torchmetrics takes them."""
+    """Features of FID: a network, or a number of Inception features, as in torchmetrics."""
 
     @abstractmethod
     def real(self) -> Iterator[Tensor]:
-        """Batches of the pictures that FID takes for real."""
+        """Batches of the real pictures of FID."""
 
     @abstractmethod
     def distances(self, ours: Pictures, theirs: Pictures) -> Float[Tensor, " picture"]:
-        """How far pictures seem from each other, pair by pair: the squared distance of `path_lengths`."""
+        """Squared perceptual distance of each pair of pictures, as `path_lengths` needs it."""
 
     @abstractmethod
     def adherence(self, pictures: Pictures, prompts: Sequence[str]) -> dict[str, float]:
-        """How much of the prompts is on the pictures: in all, and by part where it can tell."""
+        """How well pictures match their prompts: "all", and by part if the judge can tell."""
 
     @cached_property
     def _metric(self):
@@ -63,7 +63,7 @@ class Judge(ABC):
         return metric
 
     def fid(self, pictures: Pictures) -> float:
-        """Frechet distance of features between pictures and real ones (Heusel et al. 2017; torchmetrics)."""
+        """Fréchet Inception distance to the real pictures (Heusel et al. 2017; torchmetrics)."""
         self._metric.reset()
         for batch in _pixels(pictures).split(BATCH):
             self._metric.update(batch, real=False)
@@ -71,12 +71,12 @@ class Judge(ABC):
 
 
 class ReaderJudge(Judge):
-    """Postcards: the Reader's features, and what it reads beside what the prompt states.
+    """Judges postcards by the Reader: its features, and the factors that it reads from a picture.
 
     Args:
-        real_count: Renders that FID takes for real.
-        reader: The Reader; by default the one that comes with the package, for the style.
-        style: Of the renders, one of `STYLES`; other than plain, adherence also says how many pictures have it.
+        real_count: Number of renders that are the real pictures of FID.
+        reader: The Reader; by default the packaged one for the style.
+        style: Style of the renders, one of `STYLES`; for others than "plain", adherence includes the style.
     """
 
     @checked(real_count=checks.whole(2), reader=checks.of(Reader, "a Reader"), style=checks.text)
@@ -95,7 +95,7 @@ class ReaderJudge(Judge):
         return (self.features(_pixels(ours)) - self.features(_pixels(theirs))).square().sum(1)
 
     def adherence(self, pictures: Pictures, prompts: Sequence[str]) -> dict[str, float]:
-        """Of what prompts state, the share that the Reader finds in the pictures: over all, and by factor."""
+        """Fraction of the stated factors that the Reader finds in the pictures: "all", and by factor."""
         found = defaultdict(list)
         readings = [reading for batch in _pixels(pictures).split(BATCH) for reading in self.features.read(batch)]
         for reading, prompt in zip(readings, prompts, strict=True):
@@ -103,7 +103,7 @@ class ReaderJudge(Judge):
                 found[factor].append(right)
         every = [right for values in found.values() for right in values]
         if not every:
-            raise ValueError("no prompt states anything that the Reader knows: use another judge, or other prompts")
+            raise ValueError("no prompt states a factor that the Reader knows: use another judge, or other prompts")
         shares = {"all": sum(every) / len(every)} | {factor: sum(v) / len(v) for factor, v in found.items()}
         if self.style != "plain":
             shares["style"] = style_of(_pixels(pictures)).count(self.style) / len(pictures)
@@ -111,15 +111,15 @@ class ReaderJudge(Judge):
 
 
 class PhotoJudge(Judge):
-    """Photographs, as the paper measures: FID on Inception features, LPIPS, CLIP score.
+    """Judges photographs as in the paper: FID on Inception features, LPIPS, CLIP score.
 
-    Their weights are downloaded when they are first needed, and their packages are not installed with smoothnb:
+    Weights are downloaded at first use, and the packages are not installed with smoothnb:
     `pip install torch-fidelity torchvision`.
 
     Args:
-        folder: With the photographs that FID takes for real, such as MS-COCO's val2017.
-        size: That they are cropped and resized to, in pixels.
-        clip: Of the CLIP score: an id on the hub, or a folder.
+        folder: Folder with the real photographs of FID, such as MS-COCO's val2017.
+        size: Size that they are cropped and resized to, in pixels.
+        clip: Model of the CLIP score: an id on the hub, or a folder.
     """
 
     features = 2048
@@ -139,7 +139,7 @@ class PhotoJudge(Judge):
         return lpips_distances(_pixels(ours), _pixels(theirs))
 
     def adherence(self, pictures: Pictures, prompts: Sequence[str]) -> dict[str, float]:
-        """CLIP score (Hessel et al. 2021; torchmetrics): 100 times the cosine of picture and prompt, mean over both."""
+        """CLIP score (Hessel et al. 2021; torchmetrics): 100 times the mean cosine similarity of picture and prompt."""
         from torchmetrics.multimodal import CLIPScore
 
         score = CLIPScore(self.clip)

@@ -1,4 +1,4 @@
-"""Perceptual path length: how far a network that looks at pictures sees a tiny step in the noise go."""
+"""Perceptual path length: the perceptual distance of a small step in the noise."""
 
 from collections.abc import Callable, Sequence
 
@@ -32,28 +32,28 @@ def path_lengths(
 ) -> Float[Tensor, " prompt"]:
     """Perceptual path lengths (Karras et al. 2019, "A Style-Based Generator Architecture"); PPL is their mean.
 
-    d(G(slerp(a, b, t)), G(slerp(a, b, t + ε))) / ε², for each prompt with two noises a and b and a t drawn evenly from
-    [0, 1 - ε]. Noises and t depend on (seed, i) alone; the noises are those of `walk`.
+    d(G(slerp(a, b, t)), G(slerp(a, b, t + ε))) / ε² for each prompt, with two noises a and b as in `istd` and t drawn
+    uniformly from [0, 1 - ε]. Noises and t of prompt i depend on (seed, i) only.
 
     Args:
         pipe: A diffusers pipeline.
-        prompts: What to draw.
+        prompts: The prompts.
         distances: d, from two batches of pictures in [0, 1] to a squared distance for each pair, such as
             `Judge.distances`.
-        epsilon: Of a whole walk, in (0, 1). StyleGAN's 1e-4 is nothing that half precision could tell.
+        epsilon: Step in η, in (0, 1). StyleGAN's 1e-4 is too small for half precision.
         guidance_scale: As in `generate`.
         num_inference_steps: As in `generate`.
-        seed: Of noises and t.
-        height: Of the pictures, in pixels; the model's own by default.
-        width: Of the pictures, in pixels; the model's own by default.
-        batch_size: Pictures drawn at a time, two for each prompt.
+        seed: Seed of noises and t.
+        height: Height of the pictures, in pixels; by default the model's own.
+        width: Width of the pictures, in pixels; by default the model's own.
+        batch_size: Number of pictures drawn at a time, two for each prompt.
         progress: Whether to show a progress bar.
 
     Returns:
-        One length for each prompt.
+        One path length for each prompt.
 
     Raises:
-        ValueError: If there are no prompts, or a number lies outside its range.
+        ValueError: If there are no prompts, or a number is out of range.
     """
     prompts = [prompts] if isinstance(prompts, str) else prompts
     if not prompts or not 0 < epsilon < 1:
@@ -64,7 +64,7 @@ def path_lengths(
         for first in range(0, len(prompts), together):
             numbers = range(first, min(first + together, len(prompts)))
             ends = [walk(pipe, number, 2, seed, height, width) for number in numbers]
-            # A seed apart from those of the noises, which are even and odd numbers side by side.
+            # These seeds differ from all seeds of the noises.
             ts = [torch.rand((), generator=torch.Generator().manual_seed(seed << 32 | i)).item() for i in numbers]
             near = [
                 slerp(a, b, [t * (1 - epsilon), t * (1 - epsilon) + epsilon])
@@ -78,7 +78,7 @@ def path_lengths(
             seen = distances(pixels[::2], pixels[1::2])
             if not isinstance(seen, Tensor) or seen.shape != (len(numbers),):
                 raise ValueError(
-                    f"expected of distances a tensor with one for each of {len(numbers)} pairs, got "
+                    f"expected distances to return a tensor with one value for each of {len(numbers)} pairs, got "
                     f"{checks.shown(seen)}"
                 )
             found.append(seen / epsilon**2)

@@ -1,4 +1,4 @@
-"""Prompts to measure with: the postcard world's own, captions of MS-COCO, or the lines of any text file."""
+"""Prompts for evaluation: captions of postcards or MS-COCO, or the lines of a text file."""
 
 import hashlib
 import json
@@ -19,28 +19,28 @@ COCO = "http://images.cocodataset.org/annotations/annotations_trainval2017.zip"
 COCO_MD5 = "f4bbac642086de4f52a3fdda2de5fa2c"
 COCO_CAPTIONS = "annotations/captions_val2017.json"
 USUAL = 500
-"""Prompts in the paper."""
+"""Number of prompts in the paper."""
 
 
 @checked(seed=checks.seed)
 def read_prompts(source: str | Path = "postcard", count: int | None = None, seed: int = 0) -> list[str]:
-    """Prompts, always the same for the same source, count and seed.
+    """Reads prompts; the same source, count and seed always give the same prompts.
 
     Args:
         source: "postcard" for captions of held-out scenes; "coco" for captions of MS-COCO's validation pictures of
             2017, downloaded once (253 MB, of which 4 MB are kept); a file of captions in COCO's format (.json); or any
-            other text file, one prompt a line.
-        count: How many; by default 500, as in the paper, and all lines of a text file. Fewer than there are are drawn
-            at random, and stay in the order of the file. Of COCO, one caption of each picture is used.
-        seed: Of the draw.
+            other text file, with one prompt per line.
+        count: Number of prompts; by default 500, as in the paper, or all lines of a text file. If the file has more, a
+            random subset is taken in the order of the file. COCO has one caption per picture.
+        seed: Seed of the subset.
 
     Returns:
         The prompts.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If a file holds no prompts, or fewer than asked for.
-        OSError: If the download fails, or what came is not the file that it should be.
+        ValueError: If a file holds no prompts, or fewer than `count`.
+        OSError: If the download fails or its checksum differs.
     """
     if source == "postcard":
         return held_out_prompts(count or USUAL)
@@ -59,16 +59,16 @@ def read_prompts(source: str | Path = "postcard", count: int | None = None, seed
             raise ValueError(f"expected a text file of prompts in UTF-8, got {path}: {error}") from None
         found = [line.strip() for line in lines if line.strip()]
     if not found:
-        raise ValueError(f"{path} holds no prompts: expected one a line")
+        raise ValueError(f"{path} holds no prompts: expected one per line")
     if count is None or count == len(found):
         return found
     if count > len(found):
-        raise ValueError(f"{path} holds {len(found)} prompts, {count} are asked for")
+        raise ValueError(f"{path} holds {len(found)} prompts, fewer than the requested {count}")
     return [found[i] for i in sorted(random.Random(seed).sample(range(len(found)), count))]
 
 
 def _captions(path: Path) -> list[str]:
-    """The first caption of each picture, in the order of pictures."""
+    """The first caption of each picture, sorted by picture."""
     try:
         annotations = json.loads(path.read_text(encoding="utf-8"))["annotations"]
         annotations = sorted(annotations, key=lambda a: (a["image_id"], a["id"]), reverse=True)
@@ -82,15 +82,15 @@ def _captions(path: Path) -> list[str]:
 
 
 def coco_captions(url: str = COCO, md5: str = COCO_MD5, cache: Path | None = None) -> Path:
-    """The file of captions of MS-COCO's validation pictures of 2017, downloaded unless the cache has it.
+    """Path of the captions of MS-COCO's validation pictures of 2017, downloaded if they are not in the cache.
 
     Args:
-        url: Of the official archive of annotations.
-        md5: Of the archive.
-        cache: Folder to keep it in; by default smoothnb in $XDG_CACHE_HOME or ~/.cache.
+        url: URL of the official archive of annotations.
+        md5: Checksum of the archive.
+        cache: Folder of the cache; by default smoothnb in $XDG_CACHE_HOME or ~/.cache.
 
     Raises:
-        OSError: If the download fails, or what came has another checksum.
+        OSError: If the download fails or its checksum differs.
     """
     cache = cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "smoothnb"
     kept = cache / Path(COCO_CAPTIONS).name
@@ -119,8 +119,7 @@ def _download(url: str, path: Path, md5: str) -> None:
                     bar.update()
     except OSError as error:
         raise OSError(
-            f"cannot download {url}: {error}. Fetch it by other means, and give its {COCO_CAPTIONS} as the file of "
-            "prompts"
+            f"cannot download {url}: {error}. Download it yourself, and pass its {COCO_CAPTIONS} as the file of prompts"
         ) from error
     if digest.hexdigest() != md5:
-        raise OSError(f"what came from {url} has the MD5 {digest.hexdigest()}, expected {md5}: it is not used")
+        raise OSError(f"the download from {url} has the MD5 {digest.hexdigest()}, expected {md5}")

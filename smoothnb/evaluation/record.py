@@ -1,4 +1,4 @@
-"""A file of results that grows by one line with each finished prompt, and is gone on with after a kill."""
+"""Append-only results file; resumable after a crash."""
 
 import json
 import os
@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 KIND = "smoothnb istd"
-"""What the first line begins with, so that no other file is taken for results."""
+"""Identifies the file in its first line."""
 
 Rows = dict[int, list[float]]
 
 
 def read_record(path: str | Path) -> tuple[dict, Rows]:
-    """What is being measured, and the rows that are there, by number. A last line cut in half is left out.
+    """Reads the description of the measurement, and the rows by number. An incomplete last line is ignored.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it holds something else, or a line is damaged.
+        ValueError: If it is no results file, or a line is damaged.
     """
     path = Path(path)
     if not path.is_file():
@@ -37,24 +37,24 @@ def read_record(path: str | Path) -> tuple[dict, Rows]:
 
 
 class Record:
-    """The rows in a file that belong to one measurement; `add` appends one, safe on the disk when it returns.
+    """The rows of one measurement in a file; `add` appends a row and flushes it to disk.
 
     Args:
-        path: The file. It is made, or gone on with; a line that a kill has cut in half is cut off.
-        about: What is measured and how, as JSON can hold it: the file's first line.
+        path: The file, which is created or resumed; an incomplete last line is removed.
+        about: Description of the measurement in JSON types: the first line of the file.
 
     Attributes:
-        rows: Those there are, by number.
+        rows: Rows by number.
 
     Raises:
-        ValueError: If the file holds something else, or another measurement. It is left as it was.
+        ValueError: If the file holds something else, or another measurement; it is then unchanged.
     """
 
     def __init__(self, path: str | Path, about: Mapping):
         self.path, head = Path(path), {"kind": KIND, **about}
         first = json.dumps(head, ensure_ascii=False) + "\n"
         content = self.path.read_bytes() if self.path.is_file() else b""
-        if first.encode().startswith(content):  # New, empty, or killed over its first line.
+        if first.encode().startswith(content):  # New, empty, or interrupted while writing its first line.
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._write("wb", first)
             self.rows: Rows = {}
@@ -62,8 +62,8 @@ class Record:
         found, self.rows = read_record(self.path)
         if differences := _differences(found, json.loads(first)):
             raise ValueError(
-                f"{self.path} was measured otherwise: {'; '.join(differences)}. Nothing was changed: name another "
-                "file, or give the settings it was begun with"
+                f"{self.path} was measured otherwise: {'; '.join(differences)}. Nothing was changed: use another "
+                "file, or the settings that it was started with"
             )
         os.truncate(self.path, sum(len(line) + 1 for line in _whole_lines(content)))
 
@@ -92,7 +92,7 @@ def _parsed(line: bytes) -> dict:
 
 
 def _differences(then: Mapping, now: Mapping) -> list[str]:
-    """In words, what differs between the first lines of two files."""
+    """Describes the differences between two measurements."""
     said = []
     flat = [{"model": about.get("model"), **about.get("settings", {})} for about in (then, now)]
     for name, value in flat[1].items():

@@ -1,4 +1,4 @@
-"""The counterparts of the paper's tables: smoothness beside quality, and reconstruction, of any models."""
+"""Reports like the paper's tables, for any models: smoothness, quality and reconstruction."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from smoothnb._utils.files import write_text
-from smoothnb.evaluation._compare import Comparison, compare, save_plot, unevenest
+from smoothnb.evaluation._compare import Comparison, compare, most_uneven, save_plot
 from smoothnb.evaluation._istd import ISTD, istd, walk
 from smoothnb.evaluation._reconstruction import reconstruction
 from smoothnb.evaluation.bootstrap import change, interval
@@ -26,15 +26,15 @@ from smoothnb.models.load import fingerprint
 from smoothnb.sampling import generate, generate_pixels
 
 STRIPS = 6
-"""How many of the first model's most uneven walks are drawn, by every model."""
+"""Number of interpolations to draw with every model: those on which the baseline is most uneven."""
 METRICS = {"mse": ("MSE ↓", ".5f"), "lpips": ("LPIPS ↓", ".4f"), "ssim": ("SSIM ↑", ".4f"), "psnr": ("PSNR ↑", ".2f")}
 
 
 def describe(device: torch.device | str = "cpu") -> dict[str, str]:
-    """The device and the versions that stand beside a figure.
+    """Describes the device and the versions of a measurement.
 
     Args:
-        device: What the figure was measured on.
+        device: The device that was measured on.
 
     Returns:
         "device", "torch" and "python".
@@ -59,37 +59,38 @@ def report(
     lpips: bool = False,
     batch_size: int = 22,
 ) -> Comparison:
-    """Measures models and writes report.md, report.json and figures. What a stopped run has measured is kept.
+    """Measures models and writes report.md, report.json and figures; an interrupted run resumes.
 
-    The paper's Tables 1 and 3 (ISTD, FID, CLIP score) and 2 (reconstruction) for models of your own, with intervals.
+    The report has the paper's Tables 1 and 3 (ISTD, FID, CLIP score) and 2 (reconstruction), with intervals.
 
     Args:
-        candidates: By name, what loads a pipeline; each is let go of before the next. The first is the baseline.
-        prompts: FID and adherence come from one picture for each, prompt i drawn from seed i.
-        judge: Who looks at the pictures.
+        candidates: Functions that load a pipeline, by name; each pipeline is released before the next is loaded. The
+            first is the baseline.
+        prompts: Prompts of the pictures for FID and adherence; prompt i is drawn from seed i.
+        judge: Measures quality and adherence.
         output: Folder to write to.
-        measured: Folder of the files that `istd` lets grow; by default the same.
-        pictures: To invert and draw again with guidance, which is where plain DDIM inversion fails.
-        picture_prompts: One for each.
-        num_inference_steps: Of all sampling and inversion.
-        guidance_scale: Of all sampling, and of null-text inversion.
-        num_walks: Of the prompts, how many ISTD takes, the first ones; by default all.
-        num_path_lengths: Of the prompts, how many PPL takes; 0 for no PPL.
-        lpips: Whether to compare reconstructions by LPIPS too; needs torchvision.
-        batch_size: Pictures drawn at a time.
+        measured: Folder of the results files of `istd`; by default the same.
+        pictures: Pictures to invert and reconstruct with guidance, for which plain DDIM inversion fails.
+        picture_prompts: One prompt for each of them.
+        num_inference_steps: Number of sampling and inversion steps.
+        guidance_scale: w of sampling and of null-text inversion.
+        num_walks: Number of prompts for ISTD; by default all.
+        num_path_lengths: Number of prompts for PPL; 0 for no PPL.
+        lpips: Whether to compute LPIPS of reconstructions; needs torchvision.
+        batch_size: Number of pictures drawn at a time.
 
     Returns:
-        The models' ISTDs, compared.
+        The comparison of ISTDs.
 
     Raises:
-        ValueError: If the folder holds a report of other settings or models. It is left as it was.
+        ValueError: If the folder holds a report with other settings or models; it is then unchanged.
     """
     output, measured = Path(output), Path(measured or output)
     settings = {
         "prompts": len(prompts), "walks": len(prompts[:num_walks]), "path_lengths": len(prompts[:num_path_lengths]),
         "reconstructions": len(pictures), "num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale,
     }  # fmt: skip
-    found = _Found(output / "report.json", settings)
+    found = _Measurements(output / "report.json", settings)
     sampling = dict(num_inference_steps=num_inference_steps, guidance_scale=guidance_scale, batch_size=batch_size)
     results: dict[str, ISTD] = {}
     walks: dict[str, dict[int, list[Image.Image]]] = {}
@@ -111,8 +112,8 @@ def report(
                 pipe, pictures, list(picture_prompts), num_inference_steps, guidance_scale, lpips
             )
             found.write()
-        # Which walks to show, the first model decides.
-        uneven = unevenest(next(iter(results.values())), STRIPS)
+        # The baseline decides which interpolations are drawn.
+        uneven = most_uneven(next(iter(results.values())), STRIPS)
         walks[name] = _walks(pipe, uneven, results[name], sampling)
     comparison = compare(results)
     save_plot(comparison, output / "istd.png")
@@ -123,8 +124,8 @@ def report(
     return comparison
 
 
-class _Found:
-    """What is measured so far, in a file that is written anew with each measure."""
+class _Measurements:
+    """Measurements so far, in a file that is rewritten after each of them."""
 
     def __init__(self, path: Path, settings: dict):
         self.path, self.settings, self.models, self.machine = path, settings, {}, {}
@@ -133,14 +134,14 @@ class _Found:
                 there = json.loads(path.read_text(encoding="utf-8"))
                 self.models, self.machine, _ = there["models"], there["machine"], there["settings"]
             except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(f"{path} holds no report ({error}): name another folder, or remove it") from None
+                raise ValueError(f"{path} holds no report ({error}): use another folder, or remove it") from None
             if there["settings"] != settings:
                 raise ValueError(
-                    f"{path} was measured with {there['settings']}, not {settings}: name another folder, or give these"
+                    f"{path} was measured with {there['settings']}, not {settings}: use these, or another folder"
                 )
 
     def of(self, name: str, model: str) -> dict:
-        """The measures of one model, by name; new ones go in here."""
+        """Measurements of one model, by name, to read and to add to."""
         own = self.models.setdefault(name, {"model": model})
         if own["model"] != model:
             raise ValueError(f"{self.path} holds another model as {name!r} ({own['model']}; this is {model})")
@@ -154,7 +155,7 @@ class _Found:
 def _reconstructions(
     pipe, pictures: Sequence[Image.Image], prompts: list[str], steps: int, guidance_scale: float, lpips: bool
 ) -> dict[str, dict[str, float]]:
-    """Means over pictures, by way of inversion. The autoencoder alone is the bound for all."""
+    """Reconstruction errors averaged over pictures, by method. The autoencoder alone is the lower bound."""
 
     def means(drawn: Sequence[Image.Image]) -> dict[str, float]:
         return {name: x.mean().item() for name, x in reconstruction(drawn, pictures, lpips).items()}
@@ -171,7 +172,7 @@ def _reconstructions(
 
 
 def _walks(pipe, numbers: Sequence[int], result: ISTD, sampling: dict) -> dict[int, list[Image.Image]]:
-    """By number, the pictures of walks as `istd` drew them."""
+    """The pictures of interpolations as `istd` draws them, by number."""
     ratios, seed = result.settings.num_ratios, result.settings.seed
     return {
         number: generate(
@@ -181,12 +182,12 @@ def _walks(pipe, numbers: Sequence[int], result: ISTD, sampling: dict) -> dict[i
     }  # fmt: skip
 
 
-def _markdown(comparison: Comparison, found: _Found) -> str:
+def _markdown(comparison: Comparison, found: _Measurements) -> str:
     said = ", ".join(f"{k} {v}" for k, v in {**found.settings, **found.machine}.items())
     first, *_ = comparison.results.values()
-    uneven = ", ".join(f"{number} {first.prompts[number]!r}" for number in unevenest(first, STRIPS))
+    uneven = ", ".join(f"{number} {first.prompts[number]!r}" for number in most_uneven(first, STRIPS))
     parts = [
-        "# Smoothness beside quality",
+        "# Smoothness and quality",
         comparison.table(),
         _quality(comparison, found.models),
         "![ISTD and its change, with intervals of 95 %](istd.png)",
@@ -194,26 +195,26 @@ def _markdown(comparison: Comparison, found: _Found) -> str:
         "![The walks on these prompts](strips.png)",
     ]
     if any("reconstruction" in found.models[name] for name in comparison.results):
-        parts += ["# Pictures inverted and drawn again", _reconstruction_table(comparison, found.models)]
+        parts += ["# Reconstruction of pictures", _reconstruction_table(comparison, found.models)]
     return "\n\n".join([*parts, f"{said}. ISTD counts black 0 and white 1."]) + "\n"
 
 
 def _quality(comparison: Comparison, models: Mapping[str, dict]) -> str:
-    """FID and adherence; and PPL, where it was measured, with the interval of its change."""
+    """FID, adherence, and PPL with the interval of its change."""
     first = next(iter(comparison.results))
     rows = []
     for name in comparison.results:
         own, base = models[name], models[first]
         cells = {"model": name, "FID ↓": f"{own['fid']:.1f}"}
-        cells[f"FID beside {first}"] = "" if own is base else f"{change(own['fid'], base['fid']):+.1%}"
+        cells["change of FID"] = "" if own is base else f"{change(own['fid'], base['fid']):+.1%}"
         if "path_lengths" in own:
             lengths, theirs = (np.asarray(m["path_lengths"]) for m in (own, base))
             low, high = interval(lengths, theirs, statistic=change)
             share = change(lengths.mean(), theirs.mean())
-            cells |= {"PPL ↓": f"{lengths.mean():,.0f}", f"PPL beside {first}": "", "95 %": ""}
+            cells |= {"PPL ↓": f"{lengths.mean():,.0f}", "change of PPL": "", "95 %": ""}
             if own is not base:
-                cells |= {f"PPL beside {first}": f"{share:+.1%}", "95 %": f"{low:+.1%} to {high:+.1%}"}
-            # A few jumps make the mean; the median says how steps are in between.
+                cells |= {"change of PPL": f"{share:+.1%}", "95 %": f"{low:+.1%} to {high:+.1%}"}
+            # The mean is dominated by a few jumps; the median shows the steps in between.
             cells["median length"] = f"{np.median(lengths):,.0f}"
         cells["adherence ↑"] = f"{own['adherence']['all']:.3f}"
         if "style" in own["adherence"]:
@@ -224,7 +225,7 @@ def _quality(comparison: Comparison, models: Mapping[str, dict]) -> str:
 
 def _reconstruction_table(comparison: Comparison, models: Mapping[str, dict]) -> str:
     return _table(
-        {"model": name, "drawn again after": way}
+        {"model": name, "method": way}
         | {title: f"{values[key]:{form}}" for key, (title, form) in METRICS.items() if key in values}
         for name in comparison.results
         for way, values in models[name].get("reconstruction", {}).items()
@@ -232,7 +233,7 @@ def _reconstruction_table(comparison: Comparison, models: Mapping[str, dict]) ->
 
 
 def _table(rows: Iterable[Mapping[str, str]]) -> str:
-    """Markdown, from rows by column."""
+    """Markdown table from rows by column."""
     rows = list(rows)
     lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

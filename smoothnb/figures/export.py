@@ -1,4 +1,4 @@
-"""Frames as a file to pass on: an animation, or a strip."""
+"""Saves frames as an animation or a strip."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,20 +20,20 @@ def save_frames(
     interval: int = 250,
     size: int = 256,
 ) -> Path:
-    """Writes frames to a file whose ending says how: an animation there and back (.gif, .mp4), or a strip (.png).
+    """Saves frames as an animation that plays back and forth (.gif, .mp4), or as a strip (.png).
 
     Args:
-        path: Where to; missing folders are made.
+        path: The file; missing folders are created.
         rows: Frames by name, side by side in an animation.
-        labels: One for each frame.
-        interval: Between two frames, in milliseconds.
+        labels: One label for each frame.
+        interval: Time between two frames, in milliseconds.
         size: Width of a frame in an animation, in pixels.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: If the ending is another one.
+        ValueError: If the file has another suffix.
         ImportError: If imageio-ffmpeg, which writes .mp4, is not installed.
     """
     path = Path(path)
@@ -54,7 +54,7 @@ def save_frames(
     if ending == ".gif":
         save_picture(pictures[0], path, save_all=True, append_images=pictures[1:], duration=interval, loop=0)
     else:
-        # H.264 wants even sides.
+        # H.264 needs even sides.
         box = (0, 0, pictures[0].width // 2 * 2, pictures[0].height // 2 * 2)
         with atomic_write(path) as partial:
             writer = ffmpeg.write_frames(

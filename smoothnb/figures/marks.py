@@ -1,4 +1,4 @@
-"""What is dragged where, drawn on the picture."""
+"""Handles, targets and paths of a drag, drawn on the picture."""
 
 import math
 from collections.abc import Sequence
@@ -13,13 +13,13 @@ from smoothnb.figures.strips import picture as rgb
 Points = Sequence[Sequence[float]]
 """(x, y) in pixels of the picture."""
 FROM, TO, WAY = (214, 69, 65), (47, 102, 144), (255, 255, 255)
-"""Colours of handles, targets, and the line between."""
+"""Colours of handles, targets, and lines."""
 DIMMED = 0.45
-"""How bright the picture is where it may not change."""
+"""Brightness of the picture outside the mask."""
 
 
 def spots(name: str, value: object, _: object = None) -> list[tuple[float, float]]:
-    """The rule for points."""
+    """Checks points."""
     return [checks.pair(name, point) for point in checks.several(name, value)]
 
 
@@ -32,21 +32,21 @@ def mark(
     mask: Image.Image | None = None,
     width: int = 256,
 ) -> Image.Image:
-    """Draws handles, arrows to their targets, the ways that points went, and what the mask leaves out.
+    """Draws handles, arrows to their targets, paths, and the mask on a picture.
 
     Args:
-        picture: At its own size.
-        handles: Points, as red dots.
-        targets: One for each handle, or none: blue dots with an arrow that leads there.
-        paths: Lines through points; a white dot marks each point.
-        mask: As large as the picture; what is black in it is drawn darker.
-        width: Of the result, in pixels; the picture is brought to it first (Lanczos), so that lines are sharp.
+        picture: The picture.
+        handles: Points, drawn as red dots.
+        targets: One for each handle, or none; drawn as blue dots with an arrow to them.
+        paths: Polylines; each point is a white dot.
+        mask: A mask of the size of the picture; its black part is darkened.
+        width: Width of the result, in pixels; the picture is resized (Lanczos) before drawing, so that lines are sharp.
 
     Returns:
         An RGB picture.
 
     Raises:
-        ValueError: If targets do not pair up with handles, or the mask has another size.
+        ValueError: If handles and targets differ in number, or the mask has another size.
     """
     if len(targets) not in (0, len(handles)):
         raise ValueError(f"expected no targets or one for each of {len(handles)} handles, got {len(targets)}")
@@ -61,7 +61,7 @@ def mark(
     if mask is not None:
         darker = Image.fromarray((np.asarray(sheet) * DIMMED).astype(np.uint8))
         sheet = Image.composite(sheet, darker, mask.convert("L").resize(size))
-    # Drawn twice as large and made smaller, as Pillow's own lines have hard edges.
+    # Drawn at twice the size and reduced, as Pillow does not antialias lines.
     sheet = sheet.resize((2 * size[0], 2 * size[1]))
     draw = ImageDraw.Draw(sheet)
     unit = max(3.0, width / 26)

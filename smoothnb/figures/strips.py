@@ -1,4 +1,4 @@
-"""Static strips of frames: what a slider shows, for places where no widget runs."""
+"""Strips of frames: still figures of what the sliders show."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
@@ -17,7 +17,7 @@ MARGIN = 6
 
 
 def rows(name: str, value: object, _: object = None) -> Mapping | Sequence | Iterator:
-    """The rule for frames: one row, or rows by name."""
+    """Checks frames: one row, or rows by name."""
     given = list(value.values()) if isinstance(value, Mapping) else [value]
     for row in given:
         checks.several(name, row) if not isinstance(row, Iterator) else row
@@ -25,7 +25,7 @@ def rows(name: str, value: object, _: object = None) -> Mapping | Sequence | Ite
 
 
 def picture(name: str, value: object, _: object = None) -> Image.Image:
-    """The rule for a PIL image."""
+    """Checks a PIL image."""
     if not isinstance(value, Image.Image):
         raise TypeError(f"expected {name} as a PIL image, got {checks.shown(value)}")
     found = to_rgb(value)
@@ -33,11 +33,11 @@ def picture(name: str, value: object, _: object = None) -> Image.Image:
 
 
 def rows_of(frames: Frames) -> dict[str, list[Image.Image]]:
-    """Brings frames to rows by name (one row: the name is empty).
+    """Converts frames to rows by name; a single row has the name "".
 
     Raises:
         ValueError: If there are no frames, or rows differ in length.
-        TypeError: If a frame is no PIL image.
+        TypeError: If a frame is not a PIL image.
     """
     rows = {str(k): list(v) for k, v in frames.items()} if isinstance(frames, Mapping) else {"": list(frames)}
     lengths = {name: len(row) for name, row in rows.items()}
@@ -56,28 +56,28 @@ def rows_of(frames: Frames) -> dict[str, list[Image.Image]]:
 
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    # matplotlib's own copy of DejaVu Sans is on every machine, and has η, ε and ∅.
+    # matplotlib ships DejaVu Sans, which has η, ε and ∅.
     import matplotlib
 
-    # As a string: the oldest Pillow that we take knows no Path here.
+    # As a string, for the oldest supported Pillow.
     return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
 
 
 @checked(frames=rows, labels=checks.several, size=checks.whole(1))
 def strip(frames: Frames, labels: Sequence[str] | None = None, size: int = 112) -> Image.Image:
-    """Lays frames side by side on white, the columns labelled above, rows named on the left.
+    """Draws frames side by side, with column labels above and row names on the left.
 
     Args:
-        frames: PIL images, or a mapping from names to such rows of equal length.
-        labels: One for each column.
-        size: Width of a frame on the strip, in pixels; the height keeps the first frame's proportions.
+        frames: PIL images, or rows of them by name, of equal length.
+        labels: One label for each column.
+        size: Width of a frame, in pixels; its height keeps the aspect ratio of the first frame.
 
     Returns:
         An RGB picture.
 
     Raises:
-        ValueError: If there are no frames, rows differ in length, or labels do not pair up with columns.
-        TypeError: If a frame is no PIL image.
+        ValueError: If there are no frames, rows differ in length, or labels and columns differ in number.
+        TypeError: If a frame is not a PIL image.
     """
     rows = rows_of(frames)
     columns = len(next(iter(rows.values())))
@@ -105,12 +105,12 @@ def strip(frames: Frames, labels: Sequence[str] | None = None, size: int = 112) 
 
 @checked(a=picture, b=picture, gain=checks.number(0))
 def difference(a: Image.Image, b: Image.Image, gain: float = 3.0) -> Image.Image:
-    """Where two pictures differ: black where they are alike, the brighter the more they are not.
+    """Difference of two pictures: black where they are equal, brighter where they differ.
 
     Args:
         a: One picture.
-        b: Another; it is resized where its size is another one (Lanczos).
-        gain: Factor on the difference, the largest of the three channels.
+        b: The other, which is resized (Lanczos) if its size differs.
+        gain: Factor on the difference; the largest of the three channels is shown.
 
     Returns:
         A grey picture in mode RGB.

@@ -1,4 +1,4 @@
-"""Fine-tuned models as differences from the model they come from, in a fraction of its size."""
+"""Fine-tuned models stored as quantized differences from their base, in a fraction of its size."""
 
 from pathlib import Path
 
@@ -9,13 +9,13 @@ from smoothnb._utils.files import atomic_write, open_weights, read_weights
 
 DIFFERENCE = "difference.safetensors"
 BITS = {"unet": 4, "vae": 8}
-"""Of each weight's difference. Errors of the decoder are seen directly, those of the UNet hardly."""
+"""Bits per weight delta. Decoder errors are visible; UNet errors barely."""
 STEPS = torch.linspace(0.15, 0.75, 25)
-"""Sizes of a step of 4 bits that are tried, as shares of a row's root mean square; 0.335 is best for normal numbers."""
+"""Candidate steps for 4 bits, relative to a row's root mean square; 0.335 is optimal for normal numbers."""
 
 
 def base_of(folder: Path) -> str:
-    """Name of the packaged model that the one in a folder differs from."""
+    """Name of the base of the model in a folder."""
     with open_weights(folder / DIFFERENCE) as file:
         found = (file.metadata() or {}).get("base")
     if found is None:
@@ -24,15 +24,15 @@ def base_of(folder: Path) -> str:
 
 
 def save_difference(base, tuned, folder: Path, base_name: str) -> Path:
-    """Saves what a fine-tuned pipeline's UNet and autoencoder differ by from another's.
+    """Saves the difference of a fine-tuned pipeline's UNet and autoencoder from their base.
 
-    Matrices and kernels are rounded to 4 or 8 bits (`BITS`), in steps of each row's own size; vectors to float16.
+    Matrices and kernels are quantized to 4 or 8 bits (`BITS`), with a step for each row; vectors are float16.
 
     Args:
-        base: The pipeline that was fine-tuned.
-        tuned: What became of it; of the same architecture.
-        folder: Where to write.
-        base_name: Of the base, as `load_pipeline` takes it.
+        base: The base pipeline.
+        tuned: The fine-tuned pipeline, of the same architecture.
+        folder: Folder to write to.
+        base_name: Name of the base, as `load_pipeline` takes it.
 
     Returns:
         The file; `load_pipeline` reads it from a folder in `data/`.
@@ -55,7 +55,7 @@ def save_difference(base, tuned, folder: Path, base_name: str) -> Path:
 
 @torch.no_grad()
 def apply_difference(pipe, file: Path) -> None:
-    """Makes of a pipeline, as it was loaded, the one that was fine-tuned from it.
+    """Turns a base pipeline into the one that was fine-tuned from it.
 
     Raises:
         ValueError: If the file is damaged, or belongs to another pipeline.
@@ -75,7 +75,7 @@ def apply_difference(pipe, file: Path) -> None:
 
 
 def _rounded(rows: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """Codes of a matrix, and the step of each row; two codes of 4 bits share a byte."""
+    """Codes of a matrix, and the step of each row; a byte holds two codes of 4 bits."""
     if bits == 8:
         step = (rows.abs().amax(1) / 127).clamp(min=1e-7).half()
         return (rows / step.float()[:, None]).round().clamp(-127, 127).to(torch.int8), step

@@ -1,4 +1,4 @@
-"""A pipeline's folder, looked over before it is loaded: libraries pass over what is missing, and open pickles."""
+"""Checks of a pipeline's folder before it is loaded, as the libraries ignore missing files."""
 
 import json
 from pathlib import Path
@@ -8,11 +8,11 @@ from smoothnb._utils.files import open_weights
 AGAIN = "Save the pipeline again with pipe.save_pretrained(...), or download it again"
 MODELS = ("unet", "vae", "text_encoder")
 TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
-"""Files of which a tokenizer can be made; without them, transformers makes one that knows no word, and says nothing."""
+"""Files of a tokenizer. Without them, transformers silently makes one without any vocabulary."""
 
 
 def read_json(file: Path) -> dict:
-    """What a file of JSON holds.
+    """Reads a JSON object from a file.
 
     Raises:
         FileNotFoundError: If it is missing.
@@ -29,15 +29,15 @@ def read_json(file: Path) -> dict:
     return found
 
 
-def look_over(folder: Path) -> None:
-    """Makes sure that all parts of a pipeline's folder are there, whole, and no pickles.
+def check_folder(folder: Path) -> None:
+    """Checks that all parts of a pipeline's folder exist, are intact, and are not pickles.
 
     Args:
-        folder: As `save_pretrained` writes it.
+        folder: A folder that `save_pretrained` wrote.
 
     Raises:
-        FileNotFoundError: If a file is missing. The message names it.
-        ValueError: If one is damaged, or weights are pickled only.
+        FileNotFoundError: If a file is missing.
+        ValueError: If a file is damaged, or weights exist as pickles only.
     """
     index = read_json(folder / "model_index.json")
     for part in (name for name in MODELS if index.get(name, [None])[0] is not None):
@@ -51,7 +51,7 @@ def look_over(folder: Path) -> None:
         if not weights:
             raise FileNotFoundError(f"{folder} is incomplete: expected {part}/….safetensors, found none. {AGAIN}")
         for file in weights:
-            # Its header says how long it is: what is cut off is noticed without being read.
+            # The header states the file's length, so truncated files are noticed without reading them.
             with open_weights(file):
                 pass
     if "scheduler" in index:

@@ -13,7 +13,7 @@ from smoothnb._utils import checks
 from smoothnb._utils.arguments import checked
 from smoothnb._utils.console import errors_only, no_bars, warn
 from smoothnb.models.deltas import apply_difference
-from smoothnb.models.folder import AGAIN, look_over, read_json
+from smoothnb.models.folder import AGAIN, check_folder, read_json
 from smoothnb.models.lora import import_lora
 from smoothnb.models.sources import find_model, smooth_lora
 
@@ -22,7 +22,7 @@ WORD = re.compile(r"\w+(?:['’]\w+)*")
 
 
 class UnknownWordsWarning(UserWarning):
-    """A prompt holds words that the model has never seen."""
+    """A prompt contains words that the model was not trained on."""
 
 
 @checked(name_or_path=checks.path)
@@ -33,32 +33,32 @@ def load_pipeline(
     smooth: bool | str | Path = False,
     config: str | Path | None = None,
 ):
-    """Loads a text-to-image pipeline, ready for the functions of this package.
+    """Loads a text-to-image pipeline for the functions of this package.
 
-    The scheduler becomes DDIM, as in the paper, with the noise schedule that the model was trained with. diffusers'
-    progress bars are off. The safety checker is not loaded, as the functions here decode latents themselves: put one
-    behind anything that strangers can use.
+    The scheduler is replaced by DDIM, as in the paper, with the model's own noise schedule. diffusers' progress bars
+    are disabled. The safety checker is not loaded, as the functions here decode latents themselves: add one to anything
+    that is open to the public.
 
     Args:
         name_or_path: A model that comes with smoothnb ("postcard": small, offline, runs on a CPU; "postcard-film" and
             "postcard-neon" are fine-tuned from it); a folder written by `save_pretrained`; a `.safetensors`
             checkpoint; an id on the Hugging Face hub; or a name that stands for one and its mirrors:
-            "stable-diffusion-v1-5", "realistic-vision-v2", "openjourney-v4". Copies in the folder that the environment
-            variable SMOOTHNB_MODELS names come before the hub.
-        device: Where to run; by default cuda, else mps, else cpu.
-        dtype: Of the weights; by default float16 on cuda, else float32.
-        smooth: Whether to attach the smooth LoRA that comes with the model, or with the one that it was fine-tuned
-            from; or one of your own, as `import_lora` takes it. `set_smoothness` blends between the two.
-        config: For a checkpoint of one file, which holds no tokenizer: a pipeline of the same kind, folder or hub id.
-            By default diffusers finds it on the hub.
+            "stable-diffusion-v1-5", "realistic-vision-v2", "openjourney-v4". Copies in the folder named by the
+            environment variable SMOOTHNB_MODELS take precedence over the hub.
+        device: The device; by default cuda, else mps, else cpu.
+        dtype: Type of the weights; by default float16 on cuda, else float32.
+        smooth: Whether to attach the smooth LoRA that comes with the model or its base; or a LoRA of your own, as
+            `import_lora` takes it. `set_smoothness` changes its weight.
+        config: For a single-file checkpoint, which holds no tokenizer: the folder or hub id of a pipeline of the same
+            kind. By default diffusers looks it up on the hub.
 
     Returns:
-        A `diffusers.StableDiffusionPipeline`. If the model's folder lists the words it knows (`vocabulary.json`),
-        prompts with other words draw an `UnknownWordsWarning`.
+        A `diffusers.StableDiffusionPipeline`. If the model's folder lists its vocabulary (`vocabulary.json`), prompts
+        with other words raise an `UnknownWordsWarning`.
 
     Raises:
         FileNotFoundError: If a folder or file does not exist.
-        ValueError: If the name is unknown, or what it names is no Stable Diffusion pipeline, or a pickle.
+        ValueError: If the name is unknown, or the model is not a Stable Diffusion pipeline, or a pickle.
         OSError: If the hub cannot be reached or has no such model.
     """
     if not isinstance(smooth, bool | str | Path):
@@ -67,7 +67,7 @@ def load_pipeline(
     lora = smooth_lora(name_or_path) if smooth is True else smooth
     from transformers.utils import logging as transformers_logging
 
-    # transformers misses torchvision: it is for image processors, which nothing here uses.
+    # transformers warns that torchvision is missing, which only image processors need.
     with errors_only(transformers_logging):
         from diffusers import DDIMScheduler, StableDiffusionPipeline
         from diffusers.utils import logging as diffusers_logging
@@ -77,7 +77,7 @@ def load_pipeline(
                 pipe = _load(StableDiffusionPipeline, place, config)
                 break
             except OSError:
-                # A model that has left the hub under one name may be there under another.
+                # A model that was removed from the hub may still be there under another name.
                 if place == source.places[-1]:
                     raise
     if source.difference is not None:
@@ -85,8 +85,8 @@ def load_pipeline(
     pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
     pipe.set_progress_bar_config(disable=True)
     device = device or best_device()
-    # Moved after loading: what `from_pretrained` calls its dtype argument changes between versions of diffusers.
-    # diffusers then warns of modules to keep in float32, of which there are none.
+    # Cast after loading, as the name of the dtype argument of `from_pretrained` differs between versions of diffusers,
+    # which then warns of modules to keep in float32, of which there are none.
     with errors_only(diffusers_logging):
         pipe.to(device, dtype or (torch.float16 if device.type == "cuda" else torch.float32))
     if isinstance(place, Path) and (place / "vocabulary.json").is_file():
@@ -100,16 +100,16 @@ def load_pipeline(
 
 
 def best_device() -> torch.device:
-    """cuda where there is one, else mps, else cpu."""
+    """cuda if available, else mps, else cpu."""
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def fingerprint(pipe) -> str:
-    """Sixteen hexadecimal digits that stand for a pipeline's weights, its LoRA among them, and the LoRA's strength.
+    """Hash of a pipeline's weights, including its LoRAs and their strengths, as 16 hexadecimal digits.
 
-    A sample of each weight goes in, rounded to float16, so that it is quick and the same in every precision.
+    A sample of each weight is hashed in float16, so that it is quick and the same in every precision.
     """
     digest = hashlib.sha256()
     for part in (pipe.unet, pipe.vae, pipe.text_encoder):
@@ -124,11 +124,11 @@ def fingerprint(pipe) -> str:
 
 
 def _load(kind: type, place: Path | str, config: str | Path | None):
-    """The pipeline in a folder, in a file, or on the hub."""
+    """Loads a pipeline from a folder, a file, or the hub."""
     parts = dict(safety_checker=None, feature_extractor=None, image_encoder=None, requires_safety_checker=False)
     whole = isinstance(place, Path) and place.is_file()
     if isinstance(place, Path) and not whole:
-        look_over(place)
+        check_folder(place)
     try:
         description = PARTS if whole else kind.load_config(str(place))
     except OSError as error:
@@ -143,11 +143,11 @@ def _load(kind: type, place: Path | str, config: str | Path | None):
         if whole:
             pipe = kind.from_single_file(str(place), config=config and str(config), **parts)
         else:
-            # Pickled weights are refused, on the hub too.
+            # Refuses pickled weights, on the hub too.
             pipe = kind.from_pretrained(str(place), use_safetensors=True, **parts)
     except OSError as error:
         raise OSError(_why_not_loaded(place, error)) from error
-    # What diffusers, transformers and tokenizers raise where files are damaged or do not belong together.
+    # Raised by diffusers, transformers and tokenizers for damaged or inconsistent files.
     except Exception as error:
         raise ValueError(
             f"{place} cannot be loaded: its files are damaged, or do not belong together ({error}). {AGAIN}"
@@ -176,12 +176,12 @@ def _why_not_loaded(source: Path | str, error: OSError) -> str:
 
 
 def warn_of_unknown_words(pipe, words: Sequence[str], topics: Mapping[str, Sequence[str]]) -> None:
-    """Makes a pipeline warn of prompts with words that its training never used.
+    """Makes a pipeline warn about prompts with words that it was not trained on.
 
     Args:
         pipe: The pipeline; its `encode_prompt` is wrapped.
-        words: Every word it knows.
-        topics: What to name in the warning: by topic, the words worth trying.
+        words: All known words.
+        topics: Words to suggest in the warning, by topic.
     """
     known = {word.lower() for word in words}
     offer = "; ".join(f"{topic}: {', '.join(values)}" for topic, values in topics.items())

@@ -1,4 +1,4 @@
-"""Where models are found: in the package, in folders and files, on the Hugging Face hub and its mirrors."""
+"""Finds models: in the package, in folders and files, on the Hugging Face hub and its mirrors."""
 
 import os
 import re
@@ -17,18 +17,18 @@ HUB_NAMES = {
     "realistic-vision-v2": ("SG161222/Realistic_Vision_V2.0",),
     "openjourney-v4": ("prompthero/openjourney-v4",),
 }  # fmt: skip
-"""Short names of models on the hub: where each is, and its mirrors."""
+"""Short names of models on the hub, with their ids and mirrors."""
 LOCAL_MODELS = "SMOOTHNB_MODELS"
-"""Environment variable: a folder of local copies, which are taken instead of the hub's."""
+"""Environment variable: a folder of local copies, which take precedence over the hub."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a pipeline comes from.
+    """The source of a pipeline.
 
     Attributes:
         places: A folder or a file; or ids on the hub, to be tried in turn.
-        difference: What it differs by from the pipeline in that place.
+        difference: File with the difference to apply to the pipeline at that place.
     """
 
     places: tuple[Path, ...] | tuple[str, ...]
@@ -42,14 +42,14 @@ def packaged_models() -> list[str]:
 
 
 def find_model(name_or_path: str | Path) -> Source:
-    """Where a model is.
+    """Finds a model.
 
     Args:
-        name_or_path: As `load_pipeline` takes it.
+        name_or_path: A model, as `load_pipeline` takes it.
 
     Raises:
         FileNotFoundError: If a folder or file does not exist.
-        ValueError: If the name is unknown, or a folder or file cannot be a pipeline.
+        ValueError: If the name is unknown, or the folder or file is not a pipeline.
     """
     if name_or_path in packaged_models():
         folder = data_folder() / name_or_path
@@ -79,7 +79,7 @@ def find_model(name_or_path: str | Path) -> Source:
 
 
 def smooth_lora(name_or_path: str | Path) -> Path:
-    """The smooth LoRA that comes with a model, or with the one that it was fine-tuned from."""
+    """Path of the smooth LoRA that comes with a model or its base."""
     folder = data_folder() / str(name_or_path)
     if name_or_path in packaged_models():
         base = base_of(folder) if (folder / DIFFERENCE).is_file() else folder.name
@@ -102,7 +102,7 @@ def _pipeline_folder(folder: Path) -> Path:
 
 
 def _checkpoint(file: Path) -> Path:
-    """A file that holds a whole Stable Diffusion model, as community models come."""
+    """Checks a single-file checkpoint, the format of most community models."""
     if file.suffix != ".safetensors":
         raise ValueError(
             f"expected a .safetensors checkpoint, got {file}: a .ckpt is a pickle, which can run any code when it is "
@@ -112,7 +112,7 @@ def _checkpoint(file: Path) -> Path:
         keys = set(tensors.keys())
     if not any(key.startswith("model.diffusion_model.") for key in keys):
         raise ValueError(
-            f"{file} is no whole Stable Diffusion model: expected keys model.diffusion_model.…, got "
+            f"{file} is not a complete Stable Diffusion model: expected keys model.diffusion_model.…, got "
             f'{", ".join(sorted(keys)[:2])}. A LoRA goes on top of a model: load_pipeline(model, smooth="{file.name}")'
         )
     return file

@@ -1,4 +1,4 @@
-"""Trains a smooth LoRA: Eq. 2 with the step-wise variation regularizer, on one process or many."""
+"""The training loop of a smooth LoRA: Eq. 2 with the step-wise variation regularizer, on one or several processes."""
 
 import json
 import signal
@@ -22,7 +22,8 @@ from smoothnb.training.trainer import Progress, Trainer
 
 @contextmanager
 def deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Lets a step end before Ctrl-C takes effect; a second Ctrl-C does not wait. Yields: has it been pressed?"""
+    """Defers Ctrl-C to the end of a step; a second Ctrl-C acts at once. Yields a function that tells whether it was
+    pressed."""
     pressed = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield pressed.is_set
@@ -48,20 +49,20 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
 def train(config: TrainConfig, on_step: Callable[[Progress], None] | None = None) -> Path:
     """Trains a smooth LoRA and saves it in diffusers' format.
 
-    `accelerate launch -m smoothnb train …` shares the work between processes. A training that was stopped, or killed,
-    goes on from its last checkpoint when it is called again.
+    `accelerate launch -m smoothnb train …` distributes the work over processes. A run that was stopped or killed
+    resumes from its last checkpoint when it is called again.
 
     Args:
         config: The settings.
-        on_step: Called after each step, on the first process: the place for a live plot.
+        on_step: Called after each step on the main process, for example to update a live plot.
 
     Returns:
-        `pytorch_lora_weights.safetensors` in the output folder, in float16, its settings in the file's metadata; for
-        rank 0 the folder of the trained UNet.
+        The file `pytorch_lora_weights.safetensors` in the output folder, in float16 and with the settings in its
+        metadata; for rank 0 the folder of the trained UNet.
 
     Raises:
         FloatingPointError: If the loss is not finite. The message names the step and the last good checkpoint.
-        KeyboardInterrupt: After Ctrl-C, when the step is done and its checkpoint written.
+        KeyboardInterrupt: After Ctrl-C, once the step is done and its checkpoint written.
     """
     trainer = Trainer(config)
     main = trainer.accelerator.is_main_process
@@ -85,10 +86,10 @@ def train(config: TrainConfig, on_step: Callable[[Progress], None] | None = None
                 trainer.draw_strip()
             if stop:
                 raise KeyboardInterrupt(
-                    f"stopped after step {trainer.step} of {config.steps}; the same command goes on from there"
+                    f"stopped after step {trainer.step} of {config.steps}; the same command resumes from there"
                 )
     trainer.accelerator.end_training()
-    # Where it was trained is nobody's business.
+    # output_dir is a local path; it is kept out of published metadata.
     settings = json.dumps({k: v for k, v in asdict(config).items() if k != "output_dir"}, default=str)
     if config.rank == 0:
         trainer.unet.save_pretrained(config.output_dir / "unet")

@@ -1,4 +1,4 @@
-"""Checkpoints of a training: saved, found again, and passed over where they are damaged."""
+"""Training checkpoints."""
 
 import re
 import warnings
@@ -13,36 +13,36 @@ NAME = re.compile(r"checkpoint-(\d+)\.pt")
 
 
 def save_atomically(state: dict, path: Path) -> None:
-    """Writes tensors, numbers and strings, in dicts and lists; see `atomic_write`."""
+    """Saves dicts and lists of tensors, numbers and strings atomically."""
     with atomic_write(path) as partial:
         torch.save(state, partial)
 
 
 def load_checkpoint(path: Path) -> dict:
-    """What `save_atomically` wrote.
+    """Loads a file that `save_atomically` wrote.
 
     Raises:
-        ValueError: If the file is damaged, or holds anything but tensors, numbers and strings, which is not unpickled.
+        ValueError: If the file is damaged, or holds anything but tensors, numbers and strings; nothing is unpickled.
     """
     try:
         with warnings.catch_warnings():
-            # Of other pickles than its own torch warns first, and then refuses them.
+            # torch warns about foreign pickles before it refuses them.
             warnings.filterwarnings("ignore", "Detected pickle protocol")
             state = torch.load(path, map_location="cpu", weights_only=True)
-    # Half a zip or a pickle can end its reader in any way: RuntimeError, EOFError, IndexError, struct.error and more.
+    # A truncated zip or pickle raises anything: RuntimeError, EOFError, IndexError, struct.error and more.
     except Exception as error:
         why = " ".join([f"{type(error).__name__}:", *str(error).splitlines()[:1]])
-        raise ValueError(f"{path} is damaged or no checkpoint ({why}): remove it") from None
+        raise ValueError(f"{path} is damaged or not a checkpoint ({why}): remove it") from None
     if not isinstance(state, dict):
-        raise ValueError(f"{path} is no checkpoint: expected a dictionary, got {type(state).__name__}. Remove it")
+        raise ValueError(f"{path} is not a checkpoint: expected a dictionary, got {type(state).__name__}. Remove it")
     return state
 
 
 def load_latest(folder: Path) -> tuple[Path, dict] | None:
-    """The newest checkpoint that can be read, and what it holds; None where there is none at all.
+    """Loads the newest readable checkpoint; None if there are none.
 
     Raises:
-        ValueError: If there are some, and none can be read.
+        ValueError: If there are checkpoints, but none is readable.
     """
     found = checkpoints(folder)
     for path in reversed(found):
@@ -50,25 +50,27 @@ def load_latest(folder: Path) -> tuple[Path, dict] | None:
             return path, load_checkpoint(path)
         except ValueError as error:
             if path == found[0]:
-                raise ValueError(f"{error}. No older one is left: without any, training begins anew") from None
-            warn(f"{error}. Training goes on from an older one")
+                raise ValueError(
+                    f"{error}. There is no older one; without checkpoints, training starts from the beginning"
+                ) from None
+            warn(f"{error}. Resuming from an older one")
     return None
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints of a training, oldest first."""
+    """The checkpoints in a folder, oldest first."""
     found = [(int(match[1]), path) for path in folder.glob("*.pt") if (match := NAME.fullmatch(path.name))]
     return [path for _, path in sorted(found)]
 
 
 def save_checkpoint(state: dict, folder: Path, step: int, keep: int) -> Path:
-    """Saves the state after a step, then removes all but the newest checkpoints.
+    """Saves a checkpoint and removes all but the newest ones.
 
     Args:
-        state: Tensors, numbers and strings, in dicts and lists.
-        folder: Where checkpoints lie.
-        step: How many steps are done.
-        keep: How many checkpoints to keep.
+        state: Dicts and lists of tensors, numbers and strings.
+        folder: Folder of the checkpoints.
+        step: Number of finished steps.
+        keep: Number of checkpoints to keep.
 
     Returns:
         The new file.

@@ -9,37 +9,37 @@ from smoothnb._utils import checks
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Settings of a training. Those of the method are the paper's.
+    """Settings of a training run. The defaults of the method are the paper's.
 
     Attributes:
-        model: What to train: a name, folder or hub id, as `load_pipeline` takes it.
-        output_dir: Folder for the LoRA, checkpoints and strips.
+        model: The model to train: a name, folder or hub id, as `load_pipeline` takes it.
+        output_dir: Folder for the LoRA, checkpoints and figures.
         data: "postcard" for the stream of postcards, "postcard-film" and "postcard-neon" in these styles; a folder of
             pictures with a metadata.jsonl of {"file_name": …, "text": …}; or the id of a data set on the hub.
-        steps: Optimizer steps.
-        batch_size: Pictures that one process takes at a time.
-        gradient_accumulation_steps: Batches to a step.
-        learning_rate: Of AdamW, after the warm-up.
-        learning_rate_schedule: "constant", as in the paper, or "cosine": it falls to 0 at the last step.
-        warmup_steps: Steps over which the learning rate rises.
-        weight_decay: Of AdamW.
-        max_grad_norm: Longer gradients are shortened to this.
-        rank: Of the LoRA on the UNet's attention (q, k, v, out); 0 trains all weights of the UNet instead.
-        regularizer_weight: λ; 0 is the plain training that controls are made of.
-        regularize_every: Lazy regularization: the regularizer comes at every k-th step, with k times the weight.
-        min_snr_gamma: γ of min-SNR weighting of the base loss; None for none.
-        noise_offset: See `objective.offset_noise`.
-        drop_prompt: Share of captions replaced by the empty one.
-        height: Of the pictures, in pixels; by default the model's own.
-        width: Of the pictures, in pixels; by default the model's own.
-        mixed_precision: Of the UNet; the LoRA itself is float32.
-        gradient_checkpointing: Saves memory, takes about a third more time.
-        checkpoint_every: Steps between checkpoints.
-        keep_checkpoints: How many to keep, the last ones.
-        strip_every: Steps between strips of one interpolation; 0 for none.
-        strip_prompt: Prompt of the strips.
-        tracker: For example tensorboard; the package has to be installed.
-        seed: Of weights, data and noise.
+        steps: Number of optimizer steps.
+        batch_size: Number of pictures per process and batch.
+        gradient_accumulation_steps: Number of batches per optimizer step.
+        learning_rate: Learning rate of AdamW after the warm-up.
+        learning_rate_schedule: "constant", as in the paper, or "cosine", which decays to 0 at the last step.
+        warmup_steps: Number of steps over which the learning rate rises.
+        weight_decay: Weight decay of AdamW.
+        max_grad_norm: Gradients are clipped to this norm.
+        rank: Rank of the LoRA on the UNet's attention (q, k, v, out); 0 trains all weights of the UNet instead.
+        regularizer_weight: λ; 0 disables the regularizer, for controls.
+        regularize_every: Lazy regularization: the regularizer is applied at every k-th step, with k times the weight.
+        min_snr_gamma: γ of min-SNR weighting of the base loss; None disables it.
+        noise_offset: See `losses.offset_noise`.
+        drop_prompt: Fraction of captions that are replaced by the empty one.
+        height: Height of the pictures, in pixels; by default the model's own.
+        width: Width of the pictures, in pixels; by default the model's own.
+        mixed_precision: Precision of the UNet; the LoRA itself is float32.
+        gradient_checkpointing: Saves memory at about a third more time.
+        checkpoint_every: Number of steps between checkpoints.
+        keep_checkpoints: Number of most recent checkpoints to keep.
+        strip_every: Number of steps between figures of an interpolation; 0 for none.
+        strip_prompt: Prompt of these figures.
+        tracker: An experiment tracker such as tensorboard; its package must be installed.
+        seed: Seed of weights, data and noise.
     """
 
     model: str = "postcard"
@@ -96,6 +96,6 @@ class TrainConfig:
             if not getattr(self, name) >= least:
                 raise ValueError(f"expected {name} of at least {least}, got {getattr(self, name)}")
         if not 0 <= self.drop_prompt <= 1:
-            raise ValueError(f"expected drop_prompt as a share from 0 to 1, got {self.drop_prompt}")
+            raise ValueError(f"expected drop_prompt as a fraction from 0 to 1, got {self.drop_prompt}")
         if not self.learning_rate > 0:
             raise ValueError(f"expected learning_rate above 0, got {self.learning_rate}")

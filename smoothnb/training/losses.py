@@ -1,4 +1,4 @@
-"""The objective that diffusion models are trained with: noise prediction (Eq. 2), its noise and its dropped prompts."""
+"""The denoising loss of diffusion models (Eq. 2), offset noise, and prompt dropout."""
 
 from collections.abc import Callable
 
@@ -12,20 +12,20 @@ from smoothnb.schedule import PerSample, Samples, Schedule, Timesteps, check_pro
 
 SCHEDULE = checks.of(Schedule, "a Schedule, such as Schedule.of(pipe.scheduler)")
 Predict = Callable[[Tensor, Tensor], Tensor]
-"""A model at work: predict(x_t, t) returns what its schedule says it predicts, in the shape of x_t."""
+"""A model: predict(x_t, t) returns ε̂ or v̂, as its schedule's prediction type says, in the shape of x_t."""
 
 
 def offset_noise(
     shape: tuple[int, ...], offset: float = 0.0, generator: torch.Generator | None = None
 ) -> Float[Tensor, "..."]:
-    """Normal noise; with an offset, one more normal number is added to each channel (Guttenberg 2023).
+    """Normal noise; an offset adds one more normal number to each channel (Guttenberg 2023).
 
-    A model trained with it learns to change a picture's overall brightness, which plain noise hardly hides.
+    A model trained with it learns to change a picture's overall brightness, which plain noise hardly affects.
 
     Args:
-        shape: Batch and channels first.
-        offset: How large the added numbers are beside the noise; 0 for none.
-        generator: On the CPU.
+        shape: Batch and channels come first.
+        offset: Standard deviation of the added numbers; 0 for none.
+        generator: A generator on the CPU.
 
     Returns:
         Noise in float32 on the CPU.
@@ -42,7 +42,7 @@ def drop_prompts(
     share: float,
     generator: torch.Generator | None = None,
 ) -> Float[Tensor, "batch token width"]:
-    """Puts the empty prompt's embedding in the place of a random share of embeddings, for classifier-free guidance."""
+    """Replaces a random fraction of the embeddings by that of the empty prompt, for classifier-free guidance."""
     dropped = torch.rand(len(embeds), generator=generator) < share
     return torch.where(dropped.to(embeds.device)[:, None, None], empty, embeds)
 
@@ -56,15 +56,15 @@ def base_loss(
     timesteps: Timesteps,
     min_snr_gamma: float | None = None,
 ) -> PerSample:
-    """Eq. 2 of the supplement: ‖ε - ε_θ(x_t, t)‖², as a mean over each sample's values.
+    """The denoising loss, Eq. 2 of the supplement: ‖ε - ε_θ(x_t, t)‖², averaged over the values of each sample.
 
     Args:
         predict: The model.
-        schedule: Its noise schedule; where it predicts v, the target is v.
+        schedule: Its noise schedule; for a model that predicts v, the target is v.
         x0: Clean samples: latents or pixels.
         noise: ε, see `offset_noise`.
         timesteps: t of each sample.
-        min_snr_gamma: γ of min-SNR weighting (Hang et al. 2023, 5 there); None for equal weights.
+        min_snr_gamma: γ of min-SNR weighting (Hang et al. 2023 use 5); None weights all timesteps equally.
 
     Returns:
         The loss of each sample.
@@ -77,12 +77,14 @@ def base_loss(
 def denoising_loss(
     prediction: Tensor, schedule: Schedule, x0: Tensor, noise: Tensor, timesteps: Tensor, min_snr_gamma: float | None
 ) -> PerSample:
-    """`base_loss` of a prediction that is there already."""
+    """`base_loss` for a given prediction."""
     if prediction.shape != x0.shape:
-        raise ValueError(f"expected of predict a tensor of shape {tuple(x0.shape)}, got {tuple(prediction.shape)}")
+        raise ValueError(
+            f"expected predict to return a tensor of shape {tuple(x0.shape)}, got {tuple(prediction.shape)}"
+        )
     error = (prediction.float() - schedule.target(x0, noise, timesteps).float()).square().flatten(1).mean(1)
     if min_snr_gamma is None:
         return error
     snr = schedule.snr(timesteps)
-    # As weights of x_0: min(SNR, γ). An error of ε is one of x_0 divided by the SNR, one of v by SNR + 1.
+    # The weight of an error in x_0 is min(SNR, γ); divided by the SNR for ε, by SNR + 1 for v.
     return error * snr.clamp(max=min_snr_gamma) / (snr if schedule.prediction_type == "epsilon" else snr + 1)

@@ -1,4 +1,4 @@
-"""Step-wise variation regularization, which makes a model smooth, and its gradient without a double backward."""
+"""Step-wise variation regularization (Eq. 10), and its gradient without a double backward pass."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,17 +16,17 @@ from smoothnb.training.losses import SCHEDULE, Predict, denoising_loss
 Method = Literal["finite_difference", "exact"]
 
 POINTS = {torch.float32: (0.0, 3e-4), torch.float16: (-0.01, 0.01), torch.bfloat16: (-0.02, 0.02)}
-"""Where the finite difference is taken: two offsets from the noise, as root mean square beside the noise's own of 1.
+"""The two points of the finite difference: offsets from the noise, as root mean square (that of the noise is 1).
 
-Too far apart, and the difference no longer is the derivative; too near, and it drowns in rounding. The fewer digits a
-type has, the farther apart the best points lie. In float32 there is room for one of them to be the noise itself, which
-spares a forward pass; farther apart than that, only points on both sides of it are good enough.
+If they are too far apart, the difference is no longer the derivative; if too close, rounding dominates. The less
+precise the type, the farther apart the best points. In float32 one of them can be the noise itself, which saves a
+forward pass; at larger distances only central differences are accurate enough.
 """
 
 
 @checked(shape=checks.several, generator=checks.of(torch.Generator, "a torch.Generator"))
 def unit_directions(shape: tuple[int, ...], generator: torch.Generator | None = None) -> Samples:
-    """Δx̂_0 of the regularizer: drawn evenly from the sphere, each sample of length 1; float32, on the CPU."""
+    """Draws Δx̂_0 of the regularizer uniformly from the unit sphere, for each sample; float32, on the CPU."""
     shape = tuple(checks.whole(1)("shape", side) for side in shape)
     if len(shape) < 2:
         raise ValueError(f"expected shape with a batch axis and at least one more, got {shape}")
@@ -35,19 +35,19 @@ def unit_directions(shape: tuple[int, ...], generator: torch.Generator | None = 
 
 
 def _lengths(x: Tensor) -> Tensor:
-    """The length of each sample, shaped to divide the batch by it."""
+    """The length of each sample, shaped to broadcast over the batch."""
     return x.flatten(1).norm(dim=1).reshape(-1, *(1,) * (x.ndim - 1))
 
 
 class RunningConstant:
-    """a of the regularizer: the length that √(1-ᾱ_t) ‖J_εᵀ Δx̂_0‖ is pulled to, one number over all t.
+    """The constant a of the regularizer: the target of √(1-ᾱ_t) ‖J_εᵀ Δx̂_0‖, one number for all t.
 
-    It starts at the first batch's mean and follows later ones as an exponential moving average. (Started at 0, as in
-    the code that the paper's authors released, it pulls all lengths towards 0 for the first hundreds of steps.)
+    It starts at the mean of the first batch and is an exponential moving average afterwards. (If it starts at 0, as in
+    the authors' code, it pulls all lengths towards 0 during the first hundreds of steps.)
 
     Args:
-        weight: Of a new batch; 0.01 in the paper.
-        reduce: Averages a number over all processes, so that each has the same a.
+        weight: Weight of a new batch; 0.01 in the paper.
+        reduce: Averages a number over all processes, so that all have the same a.
 
     Attributes:
         value: a, or None before the first batch.
@@ -60,7 +60,7 @@ class RunningConstant:
 
     @checked(lengths=checks.floating)
     def update(self, lengths: PerSample) -> float:
-        """Takes one batch's lengths in and returns a, a plain number: no gradient flows through it."""
+        """Updates a with the lengths of a batch and returns it as a float, without gradient."""
         mean = float(self.reduce(lengths.detach().mean()))
         self.value = mean if self.value is None else self.value + self.weight * (mean - self.value)
         return self.value
@@ -74,13 +74,13 @@ class RunningConstant:
 
 @dataclass(frozen=True)
 class Variation:
-    """How far the predicted picture moves with the noise, for each sample of a batch.
+    """How much the predicted clean sample changes with the noise, for each sample of a batch.
 
     Attributes:
         lengths: √(1-ᾱ_t) ‖J_εᵀ Δx̂_0‖.
-        directions: J_εᵀ Δx̂_0 brought to length 1: of all directions of the noise, the one in which the picture
-            moves farthest along Δx̂_0.
-        prediction: What the model said, with the graph behind it where that was to be kept.
+        directions: J_εᵀ Δx̂_0 normalized to length 1: the direction of the noise in which x̂_0 moves farthest along
+            Δx̂_0.
+        prediction: The model's prediction, with its graph if that was retained.
     """
 
     lengths: PerSample
@@ -98,12 +98,11 @@ def variation(
     create_graph: bool = False,
     retain_graph: bool = False,
 ) -> Variation:
-    """J_εᵀ Δx̂_0, by one backward pass from the predicted picture to the noise.
+    """Computes J_εᵀ Δx̂_0 by one backward pass from the predicted clean sample to the noise.
 
-    With x_t = √ᾱ_t x_0 + √(1-ᾱ_t) ε and x̂_0 = (x_t - √(1-ᾱ_t) ε_θ(x_t, t)) / √ᾱ_t, both for a fixed x_0, J_ε is
-    ∂x̂_0/∂ε: entry (i, j) says how far value i of the picture that the model makes out moves when value j of the noise
-    does. Δx̂_0 is no difference of two pictures but a random direction among pictures, of length 1. J_εᵀ Δx̂_0 then is
-    the gradient of ⟨x̂_0, Δx̂_0⟩ with respect to ε.
+    With x_t = √ᾱ_t x_0 + √(1-ᾱ_t) ε and x̂_0 = (x_t - √(1-ᾱ_t) ε_θ(x_t, t)) / √ᾱ_t for a fixed x_0, J_ε is the Jacobian
+    ∂x̂_0/∂ε. Δx̂_0 is a random unit vector, not a difference of two samples; J_εᵀ Δx̂_0 is the gradient of ⟨x̂_0, Δx̂_0⟩
+    with respect to ε.
 
     Args:
         predict: The model.
@@ -112,8 +111,8 @@ def variation(
         noise: ε.
         timesteps: t of each sample.
         delta: Δx̂_0, see `unit_directions`.
-        create_graph: Whether the result can be differentiated once more.
-        retain_graph: Whether the prediction can be.
+        create_graph: Whether the result can be differentiated again.
+        retain_graph: Whether the prediction can be differentiated again.
 
     Returns:
         The lengths and directions, in float32.
@@ -123,7 +122,7 @@ def variation(
         x_t = schedule.add_noise(x0, noise, timesteps)
         prediction = predict(x_t, timesteps)
         clean = schedule.clean(x_t, prediction, timesteps)
-        # Of unit root mean square rather than unit length: in float16, small gradients would vanish.
+        # Scaled to unit root mean square rather than unit length, as small gradients underflow in float16.
         size = delta[0].numel() ** 0.5
         pushed = (clean * delta * size).sum()
         (gradient,) = torch.autograd.grad(
@@ -146,14 +145,13 @@ def objective_parts(
     min_snr_gamma: float | None = None,
     points: tuple[float, float] = POINTS[torch.float32],
 ) -> Iterator[tuple[PerSample, PerSample]]:
-    """L_base and L_reg in two parts: each may be sent backward before the next is computed, so that only one graph at
-    a time is held in memory.
+    """Yields L_base and L_reg in two parts, each with its own graph, so that only one graph is in memory at a time.
 
     With J_εᵀ Δx̂_0 = ‖J_εᵀ Δx̂_0‖ u, the gradient of the length with respect to the weights is that of ⟨Δx̂_0, J_ε u⟩
-    with u held fixed, and J_ε u is the difference of x̂_0 at two points along u, divided by their distance. So there is
-    no double backward: only ordinary passes, whatever the attention kernel, with gradient checkpointing and compiled
-    models alike. Where one of the points is the noise itself, two passes forward and three backward; else three of
-    each. L_base is averaged over the points: each is a draw of noise as good as ε.
+    with u fixed, and J_ε u is approximated by the finite difference of x̂_0 along u. This needs no double backward pass,
+    so any attention kernel, gradient checkpointing and compiled models work. The cost is two forward and three backward
+    passes if one of the points is the noise itself, else three of each. L_base is averaged over the two points, each of
+    which is as good a sample of the noise as ε.
 
     Args:
         predict: The model.
@@ -162,13 +160,13 @@ def objective_parts(
         noise: ε.
         timesteps: t of each sample.
         delta: Δx̂_0, see `unit_directions`.
-        a: The running constant; it takes this batch in.
+        a: The running constant; it is updated with this batch.
         min_snr_gamma: As in `base_loss`.
-        points: Of the finite difference, see `POINTS`.
+        points: The points of the finite difference, see `POINTS`.
 
     Yields:
-        Twice a share of L_base and of L_reg, for each sample. The shares sum up to the losses, and so do their
-        gradients.
+        Two pairs of parts of L_base and L_reg, for each sample. The parts and their gradients sum to those of the
+        losses.
     """
     low, high = (point * delta[0].numel() ** 0.5 for point in points)
     here = variation(predict, schedule, x0, noise, timesteps, delta, retain_graph=low == 0)
@@ -181,7 +179,7 @@ def objective_parts(
         base = denoising_loss(prediction, schedule, x0, shifted, timesteps, min_snr_gamma)
         clean = schedule.clean(x_t, prediction, timesteps)
         length = sign * (sigma * delta * clean).flatten(1).sum(1) / (high - low)
-        # Only the gradient of `length` counts: its value would suffer from rounding, and that of ℓ is known.
+        # Only the gradient of `length` is used: its value is inaccurate, and the exact length is known.
         yield base / 2, excess.square() / 2 + 2 * excess * (length - length.detach())
 
 
@@ -199,8 +197,8 @@ def variation_regularizer(
 ) -> PerSample:
     """Step-wise variation regularization: (√(1-ᾱ_t) ‖J_εᵀ Δx̂_0‖ - a)² (Guo et al. 2024, Eq. 10).
 
-    Where it is small, a step of the noise moves the picture equally far wherever one stands: the way from one noise to
-    another has no cliffs. See `variation` for what J_ε and Δx̂_0 are.
+    If it is small, a step in the noise changes the picture by the same amount everywhere, so a path between two noises
+    has no jumps. See `variation` for J_ε and Δx̂_0.
 
     Args:
         predict: The model.
@@ -209,10 +207,10 @@ def variation_regularizer(
         noise: ε.
         timesteps: t of each sample.
         delta: Δx̂_0, see `unit_directions`.
-        a: The running constant; it takes this batch in.
-        method: "finite_difference" has no double backward, see `objective_parts`. "exact" differentiates twice, as the
-            paper does: slower, several times the memory, and attention falls back to its plainest kernel.
-        points: Of the finite difference, see `POINTS`.
+        a: The running constant; it is updated with this batch.
+        method: "finite_difference" needs no double backward pass, see `objective_parts`. "exact" differentiates twice,
+            as the paper does: it is slower, needs several times the memory, and uses the slowest attention kernel.
+        points: The points of the finite difference, see `POINTS`.
 
     Returns:
         The regularizer of each sample.
@@ -220,7 +218,7 @@ def variation_regularizer(
     check_problem(schedule, timesteps, x0=x0, noise=noise, delta=delta)
     checks.of(RunningConstant, "a RunningConstant")("a", a)
     if method == "exact":
-        # No other kernel of attention has a second derivative. The backend is chosen in the forward pass alone.
+        # Only this attention kernel has a second derivative. The backend is chosen in the forward pass.
         with sdpa_kernel(SDPBackend.MATH):
             here = variation(predict, schedule, x0, noise, timesteps, delta, create_graph=True)
         return (here.lengths - a.update(here.lengths)).square()

@@ -1,4 +1,4 @@
-"""One training: what it trains, its steps, and its checkpoints."""
+"""The trainer: parameters, optimizer steps, and checkpoints."""
 
 import json
 import logging
@@ -29,17 +29,17 @@ MAY_CHANGE = {
     "output_dir", "steps", "checkpoint_every", "keep_checkpoints", "strip_every", "strip_prompt", "tracker",
     "gradient_checkpointing",
 }  # fmt: skip
-"""Settings that a training may be taken up again with."""
+"""Settings that may differ when a run is resumed."""
 
 
 @dataclass
 class Progress:
-    """How a training stands after a step.
+    """Progress of a training run after a step.
 
     Attributes:
-        step: Steps done.
+        step: Number of finished steps.
         loss: L_base, mean over the batch.
-        regularizer: L_reg, mean over the batch; None at steps without it.
+        regularizer: L_reg, mean over the batch; None for steps without it.
         a: The running constant.
         spread: Standard deviation of √(1-ᾱ_t) ‖J_εᵀ Δx̂_0‖ over the batch, divided by its mean.
     """
@@ -52,10 +52,10 @@ class Progress:
 
 
 class Trainer:
-    """One training on one process: what it trains, and its steps.
+    """A training run on one process.
 
-    Each step draws its pictures, captions, noise and timesteps from a generator seeded by (seed, step, process). So a
-    training that was stopped goes on, bit for bit, as if it had not been.
+    Each step draws its pictures, captions, noise and timesteps from a generator seeded by (seed, step, process), so a
+    resumed run is bit for bit the same as an uninterrupted one.
     """
 
     def __init__(self, config: TrainConfig):
@@ -67,7 +67,7 @@ class Trainer:
             mixed_precision=config.mixed_precision, log_with=config.tracker,
             project_dir=config.output_dir if config.tracker else None,
         )  # fmt: skip
-        # accelerate passes over a tracker whose package is missing.
+        # accelerate silently ignores a tracker whose package is missing.
         if config.tracker and not self.accelerator.log_with:
             raise ModuleNotFoundError(f"the tracker {config.tracker} is not installed: pip install {config.tracker}")
         device, dtype = self.accelerator.device, DTYPES[config.mixed_precision]
@@ -103,7 +103,7 @@ class Trainer:
 
     @torch.no_grad()
     def batch(self, generator: torch.Generator, number: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Latents, embeddings, noise and timesteps of one batch."""
+        """Latents, embeddings, noise and timesteps of a batch."""
         config, device = self.config, self.accelerator.device
         pixels, captions = self.data.take(range(number, number + config.batch_size))
         x0 = encode_pixels(self.pipe, pixels)
@@ -113,10 +113,10 @@ class Trainer:
         return x0, embeds, noise, timesteps
 
     def advance(self) -> Progress:
-        """One optimizer step.
+        """Runs one optimizer step.
 
         Raises:
-            FloatingPointError: If the loss is not finite; weights are left as they were.
+            FloatingPointError: If the loss is not finite; the weights are then unchanged.
         """
         config, accelerator = self.config, self.accelerator
         regularized = config.regularizer_weight > 0 and self.step % config.regularize_every == 0
@@ -155,10 +155,10 @@ class Trainer:
             last = latest_checkpoint(self.config.output_dir)
             raise FloatingPointError(
                 f"the loss is {loss} at step {self.step}, learning rate {self.scheduler.get_last_lr()[0]:g}. "
-                f"The last good checkpoint is {last or 'none, as none was written yet'}: train on from there with a "
+                f"The last good checkpoint is {last or 'none, as none was written yet'}: resume from there with a "
                 "lower learning rate or a smaller regularizer_weight"
             )
-        # Without DistributedDataParallel: its hooks expect one backward pass a step, and a LoRA's gradients are small.
+        # DistributedDataParallel expects one backward pass per step; reducing a LoRA's small gradients here is cheap.
         if self.accelerator.num_processes > 1:
             for p in self.weights.values():
                 p.grad = self.accelerator.reduce(p.grad, "mean")
@@ -169,7 +169,7 @@ class Trainer:
         self.step += 1
 
     def save(self) -> Path | None:
-        """Writes a checkpoint, on the first process."""
+        """Writes a checkpoint on the main process."""
         if not self.accelerator.is_main_process:
             return None
         state = {
@@ -184,22 +184,22 @@ class Trainer:
         return save_checkpoint(state, self.config.output_dir, self.step, self.config.keep_checkpoints)
 
     def restore(self) -> None:
-        """Goes back to the newest checkpoint that can be read, if there is one; those that are damaged are named.
+        """Resumes from the newest readable checkpoint, if there is one. Damaged ones are skipped with a warning.
 
         Raises:
-            ValueError: If it was written with other settings, or none can be read.
+            ValueError: If it was written with other settings, or no checkpoint is readable.
         """
         found = load_latest(self.config.output_dir)
         if found is None:
             return
         path, state = found
         if missing := {"config", "weights", "optimizer", "scheduler", "a", "scaler", "step"} - state.keys():
-            raise ValueError(f"{path} is no checkpoint of a training: it lacks {', '.join(sorted(missing))}. Remove it")
+            raise ValueError(f"{path} is not a training checkpoint: it lacks {', '.join(sorted(missing))}. Remove it")
         then, now = json.loads(state["config"]), json.loads(json.dumps(asdict(self.config), default=str))
         differing = [name for name in now if name not in MAY_CHANGE and then.get(name) != now[name]]
         if differing:
             changes = ", ".join(f"{name} was {then.get(name)!r} and is {now[name]!r}" for name in differing)
-            raise ValueError(f"{path} belongs to another training: {changes}. Give another output_dir, or remove it")
+            raise ValueError(f"{path} belongs to another run: {changes}. Use another output_dir, or remove it")
         for name, p in self.weights.items():
             p.data.copy_(state["weights"][name])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -208,10 +208,10 @@ class Trainer:
         if state["scaler"]:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.step = state["step"]
-        log.info("Goes on from %s", path)
+        log.info("Resuming from %s", path)
 
     def draw_strip(self) -> None:
-        """One interpolation, so that one sees the space becoming smooth."""
+        """Draws an interpolation, to see how smooth the model has become."""
         self.unet.eval()
         a, b = seeded_noise(self.pipe, [0, 1])
         etas = [i / 10 for i in range(11)]

@@ -1,4 +1,4 @@
-"""Two sliders: the mixing ratio η, and how much of the smooth model is blended in."""
+"""Two sliders: the mixing ratio η, and the smoothness of the model."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,27 +10,27 @@ from smoothnb.widgets.mixing import MixingSlider, Row
 
 
 def by_smoothness(name: str, value: object, _: object = None) -> Mapping[float, Row]:
-    """Rows by smoothness."""
+    """Checks rows by smoothness."""
     if not isinstance(value, Mapping):
         raise TypeError(f"expected {name} by smoothness, got {checks.shown(value)}")
     return {checks.number(0)("smoothness", level): row for level, row in value.items()}
 
 
 class BlendSlider(MixingSlider):
-    """A `MixingSlider` over several paths of the same noises, with a second slider that chooses the path.
+    """A `MixingSlider` over paths of the same noises, with a second slider for the smoothness of the model.
 
     Args:
-        frames: By smoothness, in rising order: the PIL images along the path drawn with it, or an iterator of them.
+        frames: PIL images along the path, or an iterator of them, by smoothness in increasing order.
         etas: As in `MixingSlider`.
-        width: Of the picture on screen, in pixels.
-        interval: Between two frames of the play button, in milliseconds.
+        width: Width of the picture on screen, in pixels.
+        interval: Time between two frames of the play button, in milliseconds.
 
     Attributes:
-        level: Number of the path shown, from 0.
-        smoothness: The smoothness it was drawn with. Setting it shows the path with the nearest one.
+        level: Index of the path shown.
+        smoothness: Its smoothness. Setting it shows the path with the nearest one.
 
     Raises:
-        ValueError: As `MixingSlider`; or if smoothness does not rise.
+        ValueError: As `MixingSlider`; or if smoothness does not increase.
     """
 
     _control = traitlets.Unicode("blend").tag(sync=True)
@@ -46,7 +46,7 @@ class BlendSlider(MixingSlider):
     ):
         self.levels = [float(level) for level in frames]
         if not self.levels or self.levels != sorted(set(self.levels)):
-            raise ValueError(f"expected paths by rising smoothness, got {self.levels}")
+            raise ValueError(f"expected paths by increasing smoothness, got {self.levels}")
         names = [f"smoothness {level:.2f}" for level in self.levels]
         super().__init__(dict(zip(names, frames.values(), strict=True)), etas, width=width, interval=interval)
         self._levels = names

@@ -1,4 +1,4 @@
-"""A picture on which the reader says what to drag where, and which part of it may change."""
+"""A canvas to draw arrows and a mask on a picture."""
 
 import base64
 import io
@@ -20,44 +20,44 @@ Point = tuple[float, float]
 
 
 class DragCanvas(anywidget.AnyWidget):
-    """A picture to draw on: arrows from handles to targets, and a mask of what may change.
+    """A picture to draw on: arrows from handles to targets, and a mask of the region that may change.
 
-    An arrow is dragged from what shall move to where it shall go; dragging one of its ends moves that end. "paint" and
-    "erase" draw the mask. Keys do the same once the picture is clicked: arrow keys (with Shift by 10 pixels), Enter to
-    press and to let go, Escape, Delete, Ctrl+Z. Without a browser, give handles, targets and mask, or set `arrows` and
-    `mask`; setting them redraws the picture in the browser.
+    Drag from a handle to its target to draw an arrow; drag one of its ends to move it. "paint" and "erase" draw the
+    mask. After a click on the picture, keys work too: arrow keys (with Shift by 10 pixels), Enter to press and release,
+    Escape, Delete, Ctrl+Z. Without a browser, pass handles, targets and mask, or set `arrows` and `mask`, which also
+    updates the browser.
 
         canvas = sn.DragCanvas("house.png", handles=[(88, 180)], targets=[(88, 120)])
 
     Args:
-        picture: At its own size; see `to_rgb`.
-        handles: Points that shall move.
-        targets: Where each of them shall go.
-        mask: As the attribute.
-        width: Of the picture on screen, in pixels.
+        picture: The picture, in any form that `encode` takes.
+        handles: Points (x, y) to drag, in pixels of the picture.
+        targets: One target for each handle.
+        mask: The initial `mask`.
+        width: Width of the picture on screen, in pixels.
 
     Attributes:
-        picture: In RGB.
-        arrows: One [x0, y0, x1, y1] from each handle to its target, in pixels of the picture, to a tenth. A change is
-            noticed when a new list is set.
+        picture: The picture in mode RGB.
+        arrows: [x0, y0, x1, y1] from each handle to its target, in pixels rounded to a tenth. Set a new list to change
+            them.
 
     Raises:
-        ValueError: If handles and targets do not pair up, a point lies outside the picture, or the mask has another
-            size than the picture or is black everywhere. Setting `arrows` raises traitlets.TraitError instead.
-        TypeError: If the mask is of another kind.
+        ValueError: If handles and targets differ in number, a point lies outside the picture, or the mask differs in
+            size from the picture or is black everywhere. Setting `arrows` raises traitlets.TraitError instead.
+        TypeError: If the mask has another type.
     """
 
     _esm = HERE / "canvas.js"
-    # Buttons and lines look as those of the other widgets.
+    # The style is shared with the other widgets.
     _css = "".join((HERE / name).read_text(encoding="utf-8") for name in ("frames.css", "canvas.css"))
 
     arrows = traitlets.List().tag(sync=True)
     _picture = traitlets.Unicode().tag(sync=True)
-    # A PNG as text, opaque where the picture may change, so that a browser can draw it as it comes; "" for no mask.
+    # A PNG as text, opaque where the picture may change, which a browser can draw directly; "" for no mask.
     _mask = traitlets.Unicode().tag(sync=True)
     _width = traitlets.Int().tag(sync=True)
     _status = traitlets.Unicode().tag(sync=True)
-    # While true, nothing can be drawn.
+    # Disables drawing.
     _busy = traitlets.Bool(False).tag(sync=True)
 
     @checked(handles=checks.several, targets=checks.several, width=checks.whole(1))
@@ -77,7 +77,7 @@ class DragCanvas(anywidget.AnyWidget):
         if len(starts) != len(ends):
             raise ValueError(f"expected a target for each handle, got {len(starts)} handles and {len(ends)} targets")
         arrows = [[*start, *end] for start, end in zip(starts, ends, strict=True)]
-        # What undoing goes back to is kept here, not in the browser: there it would end with the view.
+        # The undo history is kept here, as the browser loses it with the view.
         self._history: list[tuple[list, str]] = []
         super().__init__(
             arrows=arrows, _mask=self._encoded(mask), _picture=_png_text(self.picture), _width=width,
@@ -94,19 +94,19 @@ class DragCanvas(anywidget.AnyWidget):
 
     @property
     def handles(self) -> list[Point]:
-        """Points that shall move."""
+        """Points (x, y) to drag."""
         return [(x, y) for x, y, _, _ in self.arrows]
 
     @property
     def targets(self) -> list[Point]:
-        """Where each of them shall go."""
+        """Targets of the handles."""
         return [(x, y) for _, _, x, y in self.arrows]
 
     @property
     def mask(self) -> Image.Image | None:
-        """White (255) where the picture may change and black (0) elsewhere, at its size; None if all of it may.
+        """White (255) where the picture may change, black (0) elsewhere; None if all of it may change.
 
-        Set it to a PIL image (from 128 upwards counts as white), an array of bool (height × width) or None.
+        Set it to a PIL image (values of at least 128 are white), a boolean array (height × width) or None.
         """
         if not self._mask:
             return None
@@ -118,17 +118,17 @@ class DragCanvas(anywidget.AnyWidget):
         self._mask = self._encoded(mask)
 
     def clear(self) -> None:
-        """Takes away all arrows and the mask; `undo` brings them back."""
+        """Removes all arrows and the mask; `undo` restores them."""
         self._set([], "")
 
     def undo(self) -> None:
-        """Goes back to before the last change to arrows or mask, whoever made it; if there was none, does nothing."""
+        """Reverts the last change to arrows or mask, if there is one."""
         if self._history:
             self._state = self._history.pop()
             self._set(*self._state)
 
     def _set(self, arrows: list, mask: str) -> None:
-        # At once, so that it is one change, and one step to undo.
+        # As one change, and one step to undo.
         with self.hold_trait_notifications():
             self.arrows, self._mask = arrows, mask
 
@@ -153,7 +153,9 @@ class DragCanvas(anywidget.AnyWidget):
             (width, height), (wide, high) = self.picture.size, grey.size
             raise ValueError(f"expected a mask of the picture's size, {width}×{height}, got {wide}×{high}")
         if not grey.getbbox():
-            raise ValueError("expected a mask that is white somewhere, got a black one: None lets all of it change")
+            raise ValueError(
+                "expected a mask that is white somewhere, got a black one: use None to let all of it change"
+            )
         return _png_text(Image.merge("LA", [Image.new("L", grey.size, 255), grey]))
 
     @traitlets.validate("arrows")
@@ -165,10 +167,10 @@ class DragCanvas(anywidget.AnyWidget):
 
 
 def _rows(given: Sequence, size: tuple[int, int], expected: str) -> list[list[float]]:
-    """Points, or arrows of two points each, to a tenth of a pixel."""
+    """Points, or arrows of two points each, rounded to a tenth of a pixel."""
     columns = expected.count(",") + 1
     try:
-        # numpy takes texts and booleans for numbers too.
+        # numpy would accept strings and booleans.
         odd = any(isinstance(x, str | bool | np.bool_) for row in given for x in row)
         rows = np.asarray([] if odd else given, dtype=float) if len(given) else np.empty((0, columns))
     except (TypeError, ValueError):
@@ -176,7 +178,7 @@ def _rows(given: Sequence, size: tuple[int, int], expected: str) -> list[list[fl
     if rows.ndim != 2 or rows.shape[1] != columns:
         raise ValueError(f"expected {expected}, got {given!r}")
     for point in rows.reshape(-1, 2).tolist():
-        # Not so for numbers that are not finite either.
+        # This fails for numbers that are not finite, too.
         if not all(0 <= value <= limit for value, limit in zip(point, size, strict=True)):
             raise ValueError(
                 f"expected points within the picture, x from 0 to {size[0]} and y from 0 to {size[1]}, "
@@ -186,7 +188,7 @@ def _rows(given: Sequence, size: tuple[int, int], expected: str) -> list[list[fl
 
 
 def _png_text(picture: Image.Image) -> str:
-    # As text: Colab has lost binary messages of widgets that are not ipywidgets' own.
+    # As text, because Colab can lose binary messages of custom widgets.
     buffer = io.BytesIO()
     picture.save(buffer, "png")
     return base64.b64encode(buffer.getvalue()).decode()

@@ -1,4 +1,4 @@
-"""A picture to draw arrows on, and beside it what comes of dragging it along them."""
+"""An editor for `drag`: a canvas, and the dragged picture next to it."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -23,39 +23,39 @@ REASONS = {
     "lost": "lost sight of a handle after {steps}: the best so far is drawn",
     "interrupted": "stopped after {steps}: the best so far is drawn",
 }
-"""What to tell the reader, by `Dragged.reason`."""
+"""Status messages by `Dragged.reason`."""
 
 
 class DragEditor(widgets.VBox):
-    """A picture to draw arrows and a mask on, and beside it the dragged one, with a slider over the optimization steps.
+    """A canvas for arrows and a mask, and the dragged picture next to it, with a slider over the optimization steps.
 
-    "drag" runs `drag` in a thread. How far it is, and in the end why it stopped, is said below the picture; so is what
-    is wrong with arrows or mask, and what was dragged before then stays. "stop" has the best so far drawn. At most one
-    widget draws at a time: a new one stops it too. Without a browser, call `drag` and `wait`:
+    The button "drag" runs `drag` in a background thread. Its progress, the reason why it stopped, and errors in arrows
+    or mask are shown below the picture. "stop" draws the best state so far. At most one widget draws at a time: a new
+    one stops the drag too. Without a browser, call `drag` and `wait`:
 
         editor = sn.DragEditor(pipe, "house.png", "a house", handles=[(44, 88)], targets=[(74, 88)])
         editor.drag().wait().result.picture
 
     Args:
         pipe: A diffusers pipeline.
-        picture: As `encode` takes it. It is cropped around the middle and resized to the size that the model draws;
-            arrows and mask are in pixels of that.
-        prompt: What is on it.
-        handles: To begin with; see `DragCanvas`.
-        targets: To begin with, one for each handle.
-        mask: To begin with, white where the picture may change.
+        picture: The picture, in any form that `encode` takes. It is cropped around the centre and resized to the size
+            that the model draws, to which arrows and mask refer.
+        prompt: A description of the picture.
+        handles: Initial points to drag; see `DragCanvas`.
+        targets: Initial targets, one for each handle.
+        mask: Initial mask, white where the picture may change.
         options: Settings of `drag`.
-        frames: How many pictures on the way to draw, at least 2; see `drag`.
-        width: Of a picture on screen, in pixels.
+        frames: Number of intermediate pictures to draw, at least 2; see `drag`.
+        width: Width of a picture on screen, in pixels.
 
     Attributes:
-        canvas: The `DragCanvas`, with `handles`, `targets` and `mask` to read and to set.
-        result: The last `Dragged`; None before the first.
-        slider: The `MixingSlider` over its pictures; None before the first. `slider.value` is the step.
-        error: What went wrong with the last drag; None if nothing did.
+        canvas: The `DragCanvas`, with `handles`, `targets` and `mask`.
+        result: The last `Dragged`, or None.
+        slider: The `MixingSlider` over its pictures, or None. `slider.value` is the step.
+        error: The exception of the last drag, or None.
 
     Raises:
-        ValueError: If handles, targets, mask or frames are not as described.
+        ValueError: If handles, targets, mask or frames are invalid.
     """
 
     _drawer: Drawing | None = None
@@ -80,19 +80,19 @@ class DragEditor(widgets.VBox):
         self._pipe, self._prompt, self._options, self._frames = pipe, prompt, options, frames
         (picture,) = to_pil(to_pixels(picture, *picture_size(pipe)))
         self.canvas = DragCanvas(picture, handles, targets, mask, width)
-        # What was said of other arrows makes room for the canvas's hints.
+        # Messages about earlier arrows are cleared.
         self.canvas.observe(self._forget, names=["arrows", "_mask"])
         self.result: Dragged | None = None
         self.slider: MixingSlider | None = None
         self.error: Exception | None = None
         self._begin = widgets.Button(description="drag", button_style="primary")
-        # As the canvas's own, in both versions of ipywidgets.
+        # The canvas's colour, in both versions of ipywidgets.
         self._begin.style.button_color = "#2f6690"
-        # In the dark theme it would be black; ipywidgets 7 has no colour of the text.
+        # In the dark theme it would be black; ipywidgets 7 has no text_color.
         if self._begin.style.has_trait("text_color"):
             self._begin.style.text_color = "#ffffff"
         self._end = widgets.Button(description="stop", layout=widgets.Layout(visibility="hidden"))
-        # A second click of two may come once the first has begun.
+        # A double click must not start a second drag.
         self._begin.on_click(lambda _: None if self.canvas._busy else self.drag())
         self._end.on_click(lambda _: self.stop())
         buttons = widgets.HBox([self._begin, self._end], layout=widgets.Layout(margin="0 2px"))
@@ -104,37 +104,37 @@ class DragEditor(widgets.VBox):
         return f"DragEditor({self._prompt!r}, {self.canvas!r})"
 
     def drag(self) -> "DragEditor":
-        """Begins to drag along the arrows as they are now, as the button does.
+        """Starts to drag along the current arrows, like the button.
 
         Returns:
             The editor itself.
 
         Raises:
-            RuntimeError: If a drag is under way.
+            RuntimeError: If a drag is running.
         """
         canvas = self.canvas
         if canvas._busy:
-            raise RuntimeError("a drag is under way: `wait` for it, or `stop` it and wait")
-        canvas._status = "learning the picture" if self._options.lora_steps else "finding the way to the picture"
+            raise RuntimeError("a drag is running: `wait` for it, or `stop` it and wait")
+        canvas._status = "training a LoRA of the picture" if self._options.lora_steps else "inverting the picture"
         Drawing({0: self._dragged(canvas.handles, canvas.targets, canvas.mask)}, [0], self._put, self._report)
         return self
 
     def wait(self) -> "DragEditor":
-        """Blocks until the drag is over. Ctrl-C, or "interrupt", is as good as `stop`.
+        """Blocks until the drag is over. Ctrl-C has the effect of `stop`.
 
         Returns:
             The editor itself.
 
         Raises:
-            RuntimeError: If the drag was stopped before it began.
-            Exception: What went wrong with it.
+            RuntimeError: If the drag was stopped before it started.
+            Exception: The error that ended the drag.
         """
         if self._drawer:
             self._drawer.wait()
         return self
 
     def stop(self) -> None:
-        """Ends the optimization after the step at hand, and has the best so far drawn."""
+        """Stops the optimization after the current step and draws the best state so far."""
         if self._drawer:
             self._drawer.stop()
 
@@ -148,8 +148,8 @@ class DragEditor(widgets.VBox):
 
     def _dragged(self, handles: list[Point], targets: list[Point], mask: Image.Image | None) -> Iterator[Dragged]:
         if not handles:
-            raise ValueError("there is no arrow yet: drag one from what shall move to where it shall go")
-        arrival = self._options.length("arrival", min(self.canvas.picture.size))
+            raise ValueError("there is no arrow yet: drag one from a handle to its target")
+        arrival = self._options.resolved(self._pipe, self.canvas.picture.size[::-1]).arrival
         with ExitStack() as quiet:
 
             def told(step: int, left: float) -> None:
@@ -158,7 +158,7 @@ class DragEditor(widgets.VBox):
                 self.canvas._status = f"step {step}: {left:.0f} px left" + ", drawing the pictures" * ended
                 self._end.layout.visibility = "hidden" if ended else "visible"
                 if stopped:
-                    # The status tells what the warning would. Filters are the whole process's, so not before.
+                    # The status replaces the warning. Filters are global, so they are set as late as possible.
                     quiet.enter_context(warnings.catch_warnings())
                     warnings.filterwarnings("ignore", "interrupted after")
                     raise KeyboardInterrupt
@@ -174,7 +174,7 @@ class DragEditor(widgets.VBox):
         width = self.canvas._width
         slider = MixingSlider(result.frames, result.frame_steps, labels, width, axis="optimization step")
         slider.value = slider.etas[-1]
-        # Beside the canvas wherever there is room for the picture: what stands around the slider may go below it.
+        # Next to the canvas if there is room for the picture.
         slider.layout.flex = f"1 1 {width + 8}px"
         before, self.slider, self.result = self.slider, slider, result
         self._both.children = [self._left, slider]
@@ -182,13 +182,13 @@ class DragEditor(widgets.VBox):
             before.close()
 
     def _report(self, drawing: Drawing) -> None:
-        # It reports first before its thread begins, which can then ask whether it was stopped.
+        # The first report precedes the thread, which checks `stopped`.
         self._drawer, self.error = drawing, drawing.error
         if not drawing.running:
             self.canvas._status = self._said(drawing)
         self._end.layout.visibility = "visible" if drawing.running and not drawing.done else "hidden"
         self._begin.disabled = drawing.running
-        # Last, as the next drag may then begin.
+        # Last, as it allows the next drag.
         self.canvas._busy = drawing.running
 
     def _said(self, drawing: Drawing) -> str:
@@ -197,7 +197,7 @@ class DragEditor(widgets.VBox):
         if drawing.error:
             return f"{type(drawing.error).__name__}: {drawing.error}"
         if not drawing.done:
-            return "stopped before it began"
+            return "stopped before it started"
         count = len(self.result.losses)
         steps = f"{count} step{'' if count == 1 else 's'}"
         return f"{REASONS[self.result.reason].format(steps=steps)} ({sum(self.result.seconds.values()):.1f} s)"

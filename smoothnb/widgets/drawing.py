@@ -1,27 +1,26 @@
-"""Takes frames from iterators in a thread, so that a widget is there, and can be moved, while they are drawn."""
+"""Draws frames in a background thread, so that a widget can be used meanwhile."""
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 
 class Drawing:
-    """Frames of several rows, drawn one at a time, the rows in turn; whatever `put` takes is a frame.
+    """Draws the frames of several rows one at a time, alternating between rows.
 
-    One thread draws everything, as two would slow each other: at most one `Drawing` runs at a time, and a new one stops
-    the one before it.
+    At most one `Drawing` runs at a time, as two would slow each other down: a new one stops the previous one.
 
     Args:
-        rows: By number of the row: where its frames come from, one for each place.
-        places: In the order in which frames come.
-        put: Called in the thread with row, place and frame.
+        rows: Iterators of frames by index of the row.
+        places: Columns of the frames, in the order in which they are drawn.
+        put: Called in the thread with row, column and frame.
         report: Called in the thread after each frame, and at the end.
 
     Attributes:
-        running: Whether frames are still to be expected.
-        done: How many frames have come.
-        total: How many are to come, in all.
-        stopped: Whether it was told to end. What takes long over a frame may ask, and finish it sooner.
-        error: What the thread died of, if it did.
+        running: Whether the thread is running.
+        done: Number of frames drawn.
+        total: Number of all frames.
+        stopped: Whether it was asked to stop; a slow iterator can check this.
+        error: The exception that ended the thread, or None.
     """
 
     _latest: "Drawing | None" = None
@@ -36,7 +35,7 @@ class Drawing:
         self._rows, self._places, self._put, self._report = rows, places, put, report
         self.done, self.total = 0, len(rows) * len(places)
         self.running, self.error, self.stopped = True, None, False
-        # An interrupted `Thread.join` can take a thread that runs for one that has ended (Python 3.11).
+        # An interrupted `Thread.join` can report a running thread as ended (Python 3.11).
         self._over = threading.Event()
         self._before, Drawing._latest = Drawing._latest, self
         if self._before:
@@ -46,26 +45,26 @@ class Drawing:
 
     @property
     def status(self) -> str:
-        """What to tell the reader; nothing once all frames are there."""
+        """Status message; empty once all frames are drawn."""
         if self.running:
-            return f"{self.done} of {self.total} pictures drawn: the nearest stands in for those to come"
+            return f"{self.done} of {self.total} pictures drawn: the nearest one is shown instead of the others"
         if self.error:
             return f"stopped after {self.done} of {self.total} pictures. {type(self.error).__name__}: {self.error}"
         return "" if self.done == self.total else f"stopped after {self.done} of {self.total} pictures"
 
     def stop(self) -> None:
-        """Ends it after the frame at hand."""
+        """Stops after the current frame."""
         self.stopped = True
 
     def wait(self) -> None:
-        """Blocks until all frames are there; Ctrl-C stops it.
+        """Blocks until all frames are drawn; Ctrl-C stops the drawing.
 
         Raises:
-            RuntimeError: If it was stopped before.
-            Exception: What the thread died of.
+            RuntimeError: If the drawing was stopped.
+            Exception: The exception that ended the thread.
         """
         try:
-            while not self._over.wait(0.1):  # Without a limit, Ctrl-C would not get through on Windows.
+            while not self._over.wait(0.1):  # On Windows, Ctrl-C needs a timeout.
                 pass
         except KeyboardInterrupt:
             self.stop()
@@ -73,7 +72,7 @@ class Drawing:
         if self.error:
             raise self.error
         if self.done < self.total:
-            raise RuntimeError(f"{self.status}: begin anew to draw them all")
+            raise RuntimeError(f"{self.status}: start again to draw them all")
 
     def _run(self) -> None:
         try:
@@ -83,7 +82,7 @@ class Drawing:
         except Exception as error:
             self.error = error
         finally:
-            # Nothing that holds a pipeline is kept.
+            # Drops references to the pipeline.
             self._rows, self._before, self.running = {}, None, False
             self._report(self)
             self._over.set()

@@ -1,4 +1,4 @@
-"""Two prompts and a slider: an edit in words, and how much of the sampling it is given."""
+"""Two prompts and a slider over `switch` of `edit_text`."""
 
 import html
 import warnings
@@ -19,34 +19,33 @@ from smoothnb.sampling import embed, finish
 from smoothnb.widgets.mixing import MixingSlider
 
 SWITCHES = (0.8, 0.4, 1.0, 0.6, 0.2, 0.0)
-"""In the order in which they are drawn."""
+"""Values of `switch`, in the order in which they are drawn."""
 
 
 class EditSlider(widgets.VBox):
-    """An edit in words: a field for the picture's prompt, one for the edit's, and a slider over `switch`.
+    """A text edit: fields for the source and the target prompt, and a slider over `switch`.
 
-    Side by side stand the picture, its edit, the true edit where it is known, and where the edit differs from the
-    picture. A new prompt (press Enter) has the edits drawn anew in a thread, the picture's own from a new inversion;
-    until they are there, the slider shows the nearest. What is wrong with a prompt is said below the fields, and the
-    pictures stay.
+    The picture, its edit, the true edit if it is known, and the difference are shown side by side. A new prompt (press
+    Enter) redraws the edits in a background thread, a new source prompt after a new inversion; until then the slider
+    shows the nearest available edit. Errors in a prompt are shown below the fields, and the pictures remain.
 
     Args:
         pipe: A diffusers pipeline.
-        picture: As `encode` takes it.
-        source_prompt: What is on it.
-        target_prompt: What shall be on it.
-        answer: From the target prompt to the true edit; it may raise ValueError where there is none.
-        invert: From pipeline, picture and prompt to an inversion; by default DDIM inversion.
+        picture: The picture, in any form that `encode` takes.
+        source_prompt: A description of the picture.
+        target_prompt: A description of the edited picture.
+        answer: Function from the target prompt to the true edit; it may raise ValueError if there is none.
+        invert: Function from pipeline, picture and prompt to an inversion; by default DDIM inversion.
         switches: Values of `switch` to draw, in this order.
-        width: Of a picture on screen, in pixels.
-        options: Others for `edit_text`, such as method="attention".
+        width: Width of a picture on screen, in pixels.
+        options: Other options of `edit_text`, such as method="attention".
 
     Attributes:
-        source, target: The two fields; setting their `value` is as good as typing.
-        slider: The `MixingSlider` with the pictures as they stand; `slider.frames["edit"]` are the edits.
+        source, target: The two fields; setting their `value` is the same as typing.
+        slider: The current `MixingSlider`; `slider.frames["edit"]` are the edits.
 
     Raises:
-        ValueError: As `edit_text`, for the prompts given at first.
+        ValueError: As in `edit_text`, for the initial prompts.
     """
 
     @checked(
@@ -86,7 +85,7 @@ class EditSlider(widgets.VBox):
 
         Raises:
             RuntimeError: If the drawing was stopped.
-            Exception: What went wrong with it.
+            Exception: The error that ended the drawing.
         """
         self.slider.wait()
         return self
@@ -116,7 +115,7 @@ class EditSlider(widgets.VBox):
                 rows["true edit"] = [self._answer(target)] * len(self._switches)
             except ValueError as error:
                 said.append(f"no true edit is known: {error}")
-        # Rows are drawn in turn, so the edit at hand is the last one.
+        # Rows alternate, so the current edit is the last one.
         rows["difference"] = (difference(self._picture, edits[-1]) for _ in self._switches)
         self._say(*said)
         labels = [f"switch = {switch:.2f}" for switch in self._switches]

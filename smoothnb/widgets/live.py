@@ -1,4 +1,4 @@
-"""A plot that grows while something runs."""
+"""A live plot."""
 
 import base64
 import html
@@ -15,12 +15,12 @@ from smoothnb._utils.arguments import checked
 
 
 class LivePlot(widgets.HTML):
-    """Named numbers as dots, one panel for each name, drawn anew while they come in; a line is the mean of ten.
+    """Plots named numbers while they come in: dots, and their moving average over ten, with one panel for each name.
 
     Args:
-        names: The numbers to plot.
-        width: On screen, in pixels.
-        interval: Least time between two drawings, in seconds, as each takes a tenth of one.
+        names: Names of the numbers.
+        width: Width on screen, in pixels.
+        interval: Minimum time between two updates, in seconds; each takes about 0.1 s.
     """
 
     @checked(names=checks.texts, width=checks.whole(1))
@@ -34,7 +34,7 @@ class LivePlot(widgets.HTML):
         return f"LivePlot({', '.join(self.values)}: {max(map(len, self.values.values()), default=0)} steps)"
 
     def add(self, step: int, **values: float | None) -> None:
-        """Takes the numbers of one step in; names that are not plotted, and None, are passed over."""
+        """Adds the numbers of a step; other names, and None, are ignored."""
         checks.whole()("step", step)
         for name in self.values.keys() & values.keys():
             if values[name] is not None:
@@ -43,10 +43,10 @@ class LivePlot(widgets.HTML):
             self.draw()
 
     def draw(self) -> None:
-        """Draws all numbers so far; call it once more at the end, as `add` leaves some out."""
+        """Updates the plot; call it at the end, as `add` does not update it each time."""
         from matplotlib.figure import Figure
 
-        # Not through pyplot: it would show the figure a second time, below the cell.
+        # Not through pyplot, which would show the figure again below the cell.
         figure = Figure(figsize=(self._width / 100, 2.2), dpi=100, layout="constrained")
         panels = figure.subplots(1, len(self.values), squeeze=False)[0]
         for panel, (name, points) in zip(panels, self.values.items(), strict=True):
@@ -60,7 +60,7 @@ class LivePlot(widgets.HTML):
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png")
         self._png, self._drawn = buffer.getvalue(), time.monotonic()
-        # In words too, for readers of the screen. An `Image` of ipywidgets takes none.
+        # With alternative text, which `Image` of ipywidgets does not support.
         last = [f"{name} {points[-1][1]:.3g}" for name, points in self.values.items() if points]
         said = html.escape(f"plot of {', '.join(self.values)}; {', '.join(last) or 'no steps yet'}")
         self.value = (
@@ -70,13 +70,13 @@ class LivePlot(widgets.HTML):
         )
 
     def picture(self) -> Image.Image:
-        """The plot as it stands, for places where no widgets run."""
+        """The current plot as a PIL image."""
         self.draw()
         return Image.open(io.BytesIO(self._png))
 
 
 def _plotted(name: str, value: object) -> float:
-    """A number as a dot; NaN and infinity leave a gap."""
+    """A number to plot; NaN and infinity leave a gap."""
     if not isinstance(value, numbers.Real):
         value = checks.number()(name, value)
     return float(value)

@@ -1,4 +1,4 @@
-"""A slider over the mixing ratio η: drag it, and watch the picture change."""
+"""A slider over the mixing ratio η."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,40 +19,39 @@ Row = Sequence[Image.Image] | Iterator[Image.Image]
 
 
 class MixingSlider(FrameViewer):
-    """Frames along a path between two latents, behind a slider and a play button.
+    """Shows frames along a path between two latents, with a slider and a play button.
 
-    Drag the slider, or move it by the arrow keys once it is clicked. All frames are sent to the browser, which swaps
-    them by itself. Without a browser, set `value` or `index`.
+    Drag the slider, or click it and use the arrow keys. All frames are sent to the browser, which swaps them on its
+    own. Without a browser, set `value` or `index`.
 
-    Frames may still have to be drawn: give an iterator in place of a list. A thread then takes frame after frame from
-    it, rows in turn, and until all are there the slider shows the nearest one. `wait` waits for the rest. At most one
-    slider draws at a time: a new one stops the one before it, and so does `stop`. Rows must not share a pipeline whose
-    smoothness is set in between.
+    A row can be an iterator that draws its frames. A background thread then draws one frame after another, alternating
+    between rows, and the slider shows the nearest available frame; `wait` waits for all of them. At most one slider
+    draws at a time: a new one stops the previous one, as `stop` does. Rows must not share a pipeline whose smoothness
+    is changed in between.
 
         etas = sn.coarse_to_fine(17)
         rows = {"base": sn.interpolate(pipe, 1, 2, etas, prompt, batch_size=1), ...}
         slider = sn.MixingSlider(rows, etas)
 
     Args:
-        frames: PIL images along the path, or an iterator of them; or a mapping from names to such rows, shown side by
-            side.
-        etas: The mixing ratio of each frame, in the order of the frames; by default evenly from 0 to 1. Iterators need
-            them. The slider itself runs from the lowest to the highest.
-        labels: A caption for each frame; by default "η = 0.30" and alike.
-        width: Of a picture on screen, in pixels.
-        interval: Between two frames of the play button, in milliseconds.
-        axis: What the slider is over, for screen readers; its last word stands beside the slider.
+        frames: PIL images along the path, or an iterator of them; or several rows by name, shown side by side.
+        etas: Mixing ratio of each frame, in the order of the frames; by default evenly spaced from 0 to 1. Required for
+            iterators. The slider runs from the lowest to the highest.
+        labels: A caption for each frame; by default "η = 0.30" and so on.
+        width: Width of a picture on screen, in pixels.
+        interval: Time between two frames of the play button, in milliseconds.
+        axis: Name of the slider's quantity, for screen readers; its last word is shown next to the slider.
 
     Attributes:
-        index: Number of the frame shown, from 0.
-        value: Its mixing ratio. Setting it shows the frame with the nearest one.
-        etas: All mixing ratios, in rising order.
-        frames: The frames by the name of their row ("" for a single one), in this order; None for one still to come.
+        index: Index of the frame shown.
+        value: Its mixing ratio. Setting it shows the nearest frame.
+        etas: All mixing ratios, in increasing order.
+        frames: Frames by the name of their row ("" for a single one), in this order; None for those still to be drawn.
 
     Raises:
-        ValueError: If there are no frames, rows differ in length, ratios repeat, or etas and labels do not pair up with
-            frames.
-        TypeError: If a frame is no PIL image.
+        ValueError: If there are no frames, rows differ in length, ratios repeat, or frames, etas and labels differ in
+            number.
+        TypeError: If a frame is not a PIL image.
     """
 
     value = traitlets.Float(0.0)
@@ -71,7 +70,9 @@ class MixingSlider(FrameViewer):
         rows = {str(name): row for name, row in (frames if isinstance(frames, Mapping) else {"": frames}).items()}
         streams = {name: row for name, row in rows.items() if isinstance(row, Iterator)}
         if streams and etas is None:
-            raise ValueError("expected etas with frames that are still to come, in the order in which they come")
+            raise ValueError(
+                "expected etas for frames that are still to be drawn, in the order in which they are drawn"
+            )
         ready = {name: row for name, row in rows.items() if name not in streams}
         ready = rows_of(ready) if ready or not streams else {}
         count = len(next(iter(ready.values()))) if ready else len(etas)
@@ -104,21 +105,21 @@ class MixingSlider(FrameViewer):
         return f"{type(self).__name__}({len(self.etas)} frames, η from {self.etas[0]:g} to {self.etas[-1]:g})"
 
     def wait(self) -> "MixingSlider":
-        """Blocks until all frames are there. Ctrl-C, or "interrupt", stops the drawing; what is there stays.
+        """Blocks until all frames are drawn. Ctrl-C stops the drawing; frames already drawn remain.
 
         Returns:
             The slider itself.
 
         Raises:
             RuntimeError: If the drawing was stopped.
-            Exception: What went wrong with it.
+            Exception: The error that ended the drawing.
         """
         if self._drawer:
             self._drawer.wait()
         return self
 
     def stop(self) -> None:
-        """Ends the drawing after the frame at hand; what is there stays."""
+        """Stops the drawing after the current frame; frames already drawn remain."""
         if self._drawer:
             self._drawer.stop()
 

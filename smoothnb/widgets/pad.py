@@ -60,7 +60,7 @@ class MixingPad(FrameViewer):
     Raises:
         ValueError: If there are less than two rows or columns, frames do not fill the rows, or there are not
             four names.
-        TypeError: If a frame is no PIL image.
+        TypeError: If a frame is not a PIL image.
     """
 
     _control = traitlets.Unicode("pad").tag(sync=True)

@@ -1,4 +1,4 @@
-"""A button that takes a picture from the reader's own machine."""
+"""A button to upload a picture."""
 
 import io
 from collections.abc import Mapping
@@ -12,19 +12,19 @@ from smoothnb.images import to_rgb
 
 
 class PictureUpload(widgets.FileUpload):
-    """A file chooser for one picture; until the reader has chosen one, another stands in.
+    """A file chooser for one picture, with a default until one is chosen.
 
     Args:
-        default: What stands in.
+        default: The default picture.
 
     Attributes:
-        chosen: Whether the reader has chosen a picture.
+        chosen: Whether a picture was chosen.
     """
 
     @checked(default=rgb)
     def __init__(self, default: Image.Image):
         super().__init__(accept="image/*", multiple=False, description="your picture")
-        # ipywidgets 8 would show "null"; 7 has none here.
+        # ipywidgets 8 would show "null"; 7 has no tooltip here.
         if self.has_trait("tooltip"):
             self.tooltip = "choose a picture from this machine"
         self._default = default
@@ -38,17 +38,19 @@ class PictureUpload(widgets.FileUpload):
 
     @property
     def picture(self) -> Image.Image:
-        """The picture chosen last, in RGB and the right way up; before that, the one that stands in.
+        """The chosen picture in RGB, with EXIF orientation applied; or the default.
 
         Raises:
-            ValueError: If the file chosen is no picture.
+            ValueError: If the chosen file is not a picture.
         """
         if not self.chosen:
             return self._default
-        # A dictionary by name in ipywidgets 7, which Colab has; a tuple since 8.
+        # A dict in ipywidgets 7, which Colab has; a tuple since 8.
         files = list(self.value.values() if isinstance(self.value, Mapping) else self.value)
         try:
             with Image.open(io.BytesIO(files[-1]["content"])) as picture:
                 return to_rgb(picture)
         except OSError as error:
-            raise ValueError(f"the file chosen is no picture that pillow can read: choose another ({error})") from error
+            raise ValueError(
+                f"the chosen file is not a picture that Pillow can read: choose another ({error})"
+            ) from error

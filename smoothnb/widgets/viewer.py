@@ -1,4 +1,4 @@
-"""What the sliders and the pad share: rows of pictures, sent to the browser once, and swapped there."""
+"""Base of the sliders and the pad: rows of pictures that are sent to the browser once and swapped there."""
 
 import base64
 import io
@@ -16,7 +16,7 @@ HERE = Path(__file__).parent
 
 
 def png(frame: Image.Image, width: int) -> bytes:
-    """One frame as PNG, smaller ones enlarged to a width in pixels (Lanczos: a browser's own enlarging is blurred)."""
+    """Encodes a frame as PNG; smaller frames are enlarged by Lanczos, as browsers blur them."""
     if frame.width < width:
         frame = frame.resize((width, round(frame.height * width / frame.width)), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
@@ -25,25 +25,25 @@ def png(frame: Image.Image, width: int) -> bytes:
 
 
 def nearest(positions: Sequence[float], there: Sequence[bool]) -> list[int]:
-    """For each position the number of the nearest one that is there; -1 if none is."""
+    """Index of the nearest available position for each position; -1 if there is none."""
     found = [i for i, is_there in enumerate(there) if is_there]
     return [min(found, key=lambda i: abs(positions[i] - position), default=-1) for position in positions]
 
 
 class FrameViewer(anywidget.AnyWidget):
-    """Rows of pictures, of which those at one place are on show.
+    """Shows one column of several rows of pictures.
 
     Args:
-        names: Of the rows.
-        positions: Of the places along a row, in rising order.
-        captions: For each place; a row of them for each row of pictures, or one for all rows.
-        width: Of a picture on screen, in pixels.
-        traits: Others, as the subclass declares them.
+        names: Names of the rows.
+        positions: Positions of the columns, in increasing order.
+        captions: Captions of the columns; one row for each row of pictures, or one for all.
+        width: Width of a picture on screen, in pixels.
+        traits: Traits of the subclass.
 
     Attributes:
-        index: Number of the place, from 0.
-        level: Number of the row, from 0, where the control chooses it.
-        frames: By the row's name: the pictures; None where one is still to come.
+        index: Index of the column.
+        level: Index of the row, if the control selects it.
+        frames: Pictures by the name of their row; None for those still to be drawn.
     """
 
     _esm = HERE / "frames.js"
@@ -51,7 +51,7 @@ class FrameViewer(anywidget.AnyWidget):
 
     index = traitlets.Int(0).tag(sync=True)
     level = traitlets.Int(0).tag(sync=True)
-    # What moves the place: "slider", with all rows side by side; or "blend" or "pad", which choose the row too.
+    # "slider" shows all rows side by side; "blend" and "pad" select the row too.
     _control = traitlets.Unicode("slider").tag(sync=True)
     _names = traitlets.List().tag(sync=True)
     _captions = traitlets.List().tag(sync=True)
@@ -80,15 +80,15 @@ class FrameViewer(anywidget.AnyWidget):
         )  # fmt: skip
 
     def set_state(self, sync_data: dict) -> None:
-        # traitlets holds notifications back meanwhile, and one from a thread that draws could get lost.
+        # traitlets defers notifications here, and one from the drawing thread could get lost.
         with self._lock:
             super().set_state(sync_data)
 
     def _put(self, row: int, place: int, frame: object) -> None:
-        """Takes a picture in, and shows it where none is nearer."""
+        """Adds a picture, and shows it where none is nearer."""
         if not isinstance(frame, Image.Image):
             raise TypeError(f"expected frames as PIL images, got {type(frame).__name__}")
-        # As text: Colab has lost binary messages of widgets that are not ipywidgets' own.
+        # As text, because Colab can lose binary messages of custom widgets.
         encoded = base64.b64encode(png(frame, self._width)).decode()
         with self._lock:
             self.frames[self._names[row]][place] = frame

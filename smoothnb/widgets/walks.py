@@ -1,4 +1,4 @@
-"""Walks for several prompts, their steps as bars: pick a prompt, move η, and see which step was the jump."""
+"""Interpolations of several prompts, with the size of each step as a bar."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -14,25 +14,25 @@ from smoothnb.images import neighbour_distances
 from smoothnb.widgets.mixing import MixingSlider
 
 COLOURS = ("#2f6690", "#d1772e", "#4f8a5b", "#8a5a9c")
-"""Of the rows, in turn: the colours of a plot with as many lines."""
+"""Colours of the rows."""
 HEIGHT = 96
-"""Of the bars, in pixels."""
+"""Height of the bars, in pixels."""
 
 
 class WalkSlider(ipywidgets.VBox):
-    """A menu of prompts, a `MixingSlider` over the walk of the one that is picked, and the lengths of its steps.
+    """A menu of prompts, a `MixingSlider` over the selected interpolation, and bars of its steps.
 
-    Bars are the distances between neighbouring pictures that ISTD is the deviation of; those of the step that led to
-    the picture on show are dark.
+    Bars are distances between neighbouring pictures, whose standard deviation is ISTD; the step that leads to the
+    picture shown is dark.
 
     Args:
-        walks: By prompt, by the name of a row: the pictures along the walk.
-        width: Of a picture on screen, in pixels.
+        walks: Pictures along the interpolation, by prompt and by name of the row.
+        width: Width of a picture on screen, in pixels.
 
     Attributes:
-        prompt: The one picked. Setting it shows its walk, at the same η.
-        value: The mixing ratio η. Setting it shows the picture with the nearest one.
-        slider: The `MixingSlider` on show.
+        prompt: The selected prompt. Setting it shows its interpolation at the same η.
+        value: The mixing ratio η. Setting it shows the nearest picture.
+        slider: The `MixingSlider` that is shown.
 
     Raises:
         ValueError: If there are no prompts; or as `MixingSlider`.
@@ -87,7 +87,7 @@ class WalkSlider(ipywidgets.VBox):
 
 
 def bars(distances: Mapping[str, Sequence[float]], dark: int, width: int) -> str:
-    """Distances by name as bars side by side, in SVG; those of number `dark` stand out."""
+    """Distances by name as bars in SVG; bar `dark` is highlighted."""
     most = max(max(row) for row in distances.values()) or 1.0
     panels = []
     for number, (name, row) in enumerate(distances.items()):

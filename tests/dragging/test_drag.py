@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny import pipeline_state
 
 from smoothnb.dragging import DRAG_DIFFUSION, DragOptions, drag, point_map
 from smoothnb.dragging.moving import DragState
 from smoothnb.images import to_pixels
 from smoothnb.inversion.ddim import ddim_invert
 from smoothnb.latents import seeded_noise
-from smoothnb.models.load import fingerprint, load_pipeline
+from smoothnb.models.load import load_pipeline
 from smoothnb.models.lora import set_smoothness
 from smoothnb.postcards import edit, example_scene, full_caption, picture, thing_mask
 from smoothnb.postcards.reader import load_reader
@@ -45,19 +46,11 @@ def way_mask():
     return torch.nn.functional.max_pool2d(covered[None], 11, 1, 5)[0] > 0.05
 
 
-def state(pipe):
-    """All that a drag must leave alone."""
-    unet = pipe.unet
-    hooks = sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in unet.modules())
-    gradients = [(name, p.requires_grad, p.grad is None) for name, p in unet.named_parameters()]
-    return fingerprint(pipe), dict(unet.attn_processors), hooks, gradients, unet.training, pipe.get_active_adapters()
-
-
 @pytest.mark.slow
 def test_a_house_is_dragged_to_where_it_shall_stand_and_the_rest_stays(postcard):
-    before = state(postcard)
+    before = pipeline_state(postcard)
     found = drag(postcard, HOUSE, PROMPT, HANDLE, TARGET, way_mask(), frames=4, progress=False)
-    assert state(postcard) == before
+    assert pipeline_state(postcard) == before
     (reading,) = load_reader().read(to_pixels(found.picture, 128, 128))
     assert math.dist((reading.x, reading.y), TARGET[0]) < 28 / 4
     assert (reading.factors["thing"], reading.factors["colour"]) == ("house", "red")
@@ -78,10 +71,10 @@ def test_a_house_is_dragged_to_where_it_shall_stand_and_the_rest_stays(postcard)
 
 def test_the_published_way_runs_with_its_lora_on_top_of_the_smooth_one(postcard):
     set_smoothness(postcard, 0.5)
-    before = state(postcard)
+    before = pipeline_state(postcard)
     options = replace(DRAG_DIFFUSION, lora_steps=3, max_steps=2, num_inference_steps=8)
     found = drag(postcard, HOUSE, PROMPT, HANDLE, TARGET, way_mask(), options, progress=False)
-    assert state(postcard) == before
+    assert pipeline_state(postcard) == before
     set_smoothness(postcard, 1.0)
     assert found.reason == "steps" and len(found.losses) == 2 and found.seconds["lora"] > 0.05
 
@@ -155,7 +148,7 @@ def test_a_picture_of_another_size_is_dragged_in_its_own_pixels(tiny_pipe):
 
 
 def test_an_interrupt_draws_the_best_so_far(tiny_pipe):
-    before, told = state(tiny_pipe), []
+    before, told = pipeline_state(tiny_pipe), []
 
     def callback(step, left):
         told.append((step, left))
@@ -168,11 +161,11 @@ def test_an_interrupt_draws_the_best_so_far(tiny_pipe):
         )
     assert said[0].filename == __file__
     assert found.reason == "interrupted" and len(found.losses) == 2 and [step for step, _ in told] == [0, 1, 2]
-    assert told[0][1] == 24 and state(tiny_pipe) == before
+    assert told[0][1] == 24 and pipeline_state(tiny_pipe) == before
 
 
 def test_an_interrupted_drawing_gives_what_is_seen_by_then(tiny_pipe, monkeypatch):
-    before, calls = state(tiny_pipe), []
+    before, calls = pipeline_state(tiny_pipe), []
     real = sys.modules["smoothnb.dragging.source"].guided_noise
 
     def noise(*args):
@@ -184,7 +177,7 @@ def test_an_interrupted_drawing_gives_what_is_seen_by_then(tiny_pipe, monkeypatc
     monkeypatch.setattr("smoothnb.dragging.source.guided_noise", noise)
     with pytest.warns(UserWarning, match="interrupted while sampling"):
         found = drag(tiny_pipe, tiny_picture(), "a house", options=replace(QUICK, follow=0.0), **TINY)
-    assert found.picture.size == (64, 64) and len(calls) == 3 and state(tiny_pipe) == before
+    assert found.picture.size == (64, 64) and len(calls) == 3 and pipeline_state(tiny_pipe) == before
 
 
 def test_a_lost_handle_ends_it_with_the_best_state(tiny_pipe, monkeypatch):
@@ -204,11 +197,11 @@ def test_a_lost_handle_ends_it_with_the_best_state(tiny_pipe, monkeypatch):
 
 
 def test_everything_is_taken_off_after_an_error(tiny_pipe, monkeypatch):
-    before = state(tiny_pipe)
+    before = pipeline_state(tiny_pipe)
     monkeypatch.setattr("smoothnb.dragging.source.denoise", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         drag(tiny_pipe, tiny_picture(), "a house", options=replace(QUICK, lora_steps=1), **TINY)
-    assert state(tiny_pipe) == before
+    assert pipeline_state(tiny_pipe) == before
 
 
 def test_a_gradient_that_is_not_finite_is_said(tiny_pipe, monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from smoothnb import ISTD, compare, load_pipeline, set_smoothness
-from smoothnb.evaluation._compare import unevenest
+from smoothnb.evaluation._compare import most_uneven
 from smoothnb.evaluation._istd import IstdSettings
 from smoothnb.evaluation.bootstrap import interval
 from smoothnb.models.load import fingerprint
@@ -85,7 +85,7 @@ def test_smoothness_values_of_one_pipeline_are_measured_and_it_is_left_as_it_was
 def test_the_most_uneven_walks_come_first():
     distances = torch.ones(3, 10)
     distances[1, 4], distances[2, 4] = 3, 9
-    assert unevenest(ISTD(distances, ("a", "b", "c")), 2) == [2, 1]
+    assert most_uneven(ISTD(distances, ("a", "b", "c")), 2) == [2, 1]
 
 
 def test_intervals_ask_for_samples_that_pair_up():
