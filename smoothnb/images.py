@@ -49,8 +49,9 @@ def _opened(source: str | Path) -> Image.Image:
     if not path.is_file():
         raise FileNotFoundError(f"no picture at {path}: give a path that exists from {Path.cwd()}, or a PIL image")
     try:
-        image = Image.open(path)
-        image.load()
+        with path.open("rb") as file:
+            image = Image.open(file)
+            image.load()
     # Whatever pillow's readers stumble over.
     except Exception as error:
         raise ValueError(f"cannot read {path} as a picture: {error}") from error

@@ -39,7 +39,7 @@ def interpolate(
     pipe,
     a: End,
     b: End,
-    etas: int | Sequence[float] = 11,
+    etas: int | Sequence[float] | np.ndarray | Tensor = 11,
     prompt: str | None = None,
     prompt_b: str | None = None,
     guidance_scale: float | None = None,

@@ -305,7 +305,7 @@ def test_damaged_checkpoints_give_way_to_older_ones(tiny_folder, tmp_path):
     newest.write_bytes(newest.read_bytes()[:-300])
     older.write_bytes(pickle.dumps(Path("anything")))
     seen = []
-    with pytest.warns(UserWarning, match="damaged or no checkpoint.*goes on from an older one") as said:
+    with pytest.warns(UserWarning, match="damaged or not a checkpoint.*Resuming from an older one") as said:
         again = load_file(sn.train(config, on_step=seen.append))
     assert all(torch.equal(again[name], whole[name]) for name in whole)
     assert [progress.step for progress in seen] == [2, 3]
@@ -314,6 +314,6 @@ def test_damaged_checkpoints_give_way_to_older_ones(tiny_folder, tmp_path):
         file.write_bytes(junk)
     with (
         pytest.warns(UserWarning, match="older one"),
-        pytest.raises(ValueError, match=r"checkpoint-00000\d\.pt is damaged.*No older one is left"),
+        pytest.raises(ValueError, match=r"checkpoint-00000\d\.pt is damaged.*There is no older one"),
     ):
         sn.train(replace(config, steps=4))

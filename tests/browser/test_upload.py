@@ -34,6 +34,6 @@ def test_the_next_cell_sees_the_picture_chosen(open_notebook, run, tmp_path):
     choose("mine.png")
     page.get_by_text("seen True (30, 20) (200, 100, 50)").wait_for(timeout=20_000)
     choose("text.png")
-    page.get_by_text("the file chosen is no picture that pillow can read").first.wait_for(timeout=20_000)
+    page.get_by_text("the chosen file is not a picture that Pillow can read").first.wait_for(timeout=20_000)
     choose("mine.png")
     page.get_by_text("seen True (30, 20) (200, 100, 50)").wait_for(timeout=20_000)

@@ -164,7 +164,7 @@ def test_the_pipeline_is_its_own_between_steps_and_after_an_error(postcard, inve
     ("options", "message"),
     [
         ({"target_prompt": " "}, "target prompt is empty"),
-        ({"target_prompt": SOURCE.upper()}, "source prompt again"),
+        ({"target_prompt": SOURCE.upper()}, "equal to the source prompt"),
         ({"target_prompt": [TARGET, TARGET]}, "one for each of 1 pictures, got 2"),
         ({"method": "magic"}, "expected a method of switch, attention, sdedit, got 'magic'"),
         ({"switch": 1.5}, r"expected switch in \[0, 1\]"),
@@ -198,5 +198,5 @@ def test_steps_that_are_used_up_cannot_be_finished(postcard, inverted):
     steps = edit_text(postcard, inverted, TARGET, 0.4)
     (edited,) = finish(postcard, steps, progress=False)
     assert edited.size == (128, 128)
-    with pytest.raises(ValueError, match="used up"):
+    with pytest.raises(ValueError, match="consumed"):
         finish(postcard, steps, progress=False)

@@ -57,7 +57,7 @@ def test_what_cannot_be_compared_is_named(other, message):
 def test_one_alone_cannot_be_compared_nor_names_that_are_paths(tmp_path):
     with pytest.raises(ValueError, match="at least two models"):
         compare({"base": BASE})
-    with pytest.raises(ValueError, match="names that can be those of files"):
+    with pytest.raises(ValueError, match="names that are valid file names"):
         compare({"base": BASE, "../mine": HALF}, results=tmp_path)
 
 

@@ -141,7 +141,7 @@ def test_kohya_says_its_rank_and_alpha_in_the_header(lora, tmp_path):
 
 def test_the_command_line_exports_there_and_back(lora, tiny_folder, tmp_path, capsys):
     file = written(lora, "kohya", tmp_path)
-    with pytest.raises(ValueError, match="name a --model it fits"):
+    with pytest.raises(ValueError, match="give a --model that it fits"):
         main(["export", "--lora", str(file), "--output", str(tmp_path / "d.safetensors")])
     main(["export", "--lora", str(file), "--output", str(tmp_path / "d.safetensors"), "--model", str(tiny_folder)])
     assert "alpha 1.5 and 5, read as kohya; wrote" in capsys.readouterr().out

@@ -146,7 +146,7 @@ def spoiled(how: str, checkpoint, folder):
     [
         ("pickle", r"a \.ckpt is a pickle"),
         ("cut", "cut off or damaged"),
-        ("lora", "no whole Stable Diffusion model.*A LoRA goes on top"),
+        ("lora", "not a complete Stable Diffusion model.*A LoRA goes on top"),
     ],
 )
 def test_files_that_are_no_model_are_refused(how, message, checkpoint, tmp_path):

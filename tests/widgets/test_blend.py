@@ -48,8 +48,8 @@ def test_the_ratio_stays_where_it_is_when_the_level_changes_and_the_level_when_t
 @pytest.mark.parametrize(
     ("levels", "message"),
     [
-        ({}, "rising smoothness"),
-        ({1.0: [1], 0.0: [1]}, "rising smoothness"),
+        ({}, "increasing smoothness"),
+        ({1.0: [1], 0.0: [1]}, "increasing smoothness"),
         ({0.0: [1, 2], 1.0: [1]}, "equal length, got .*: 2, .*: 1"),
     ],
 )

@@ -87,7 +87,7 @@ def test_the_result_stands_beside_the_canvas_with_a_slider_over_the_steps(edit, 
     lines = said(editor)
     assert editor.drag() is editor and editor.wait() is editor
     assert lines == [
-        "finding the way to the picture", "step 0: 20 px left", "step 1: 15 px left", "step 2: 10 px left",
+        "inverting the picture", "step 0: 20 px left", "step 1: 15 px left", "step 2: 10 px left",
         "step 3: 5 px left", "step 4: 0 px left, drawing the pictures", "arrived after 4 steps (3.2 s)",
     ]  # fmt: skip
     slider = editor.slider
@@ -119,7 +119,7 @@ def test_meanwhile_nothing_can_be_drawn_or_begun(edit, stand_in):
     assert drag.began.wait(10)
     assert editor.canvas._busy and editor._begin.disabled and editor._end.layout.visibility == "visible"
     editor._begin.click()
-    with pytest.raises(RuntimeError, match="a drag is under way"):
+    with pytest.raises(RuntimeError, match="a drag is running"):
         editor.drag()
     drag.gate.release(99)
     editor.wait()
@@ -169,7 +169,7 @@ def test_a_drag_stopped_before_it_began_says_so(edit, stand_in):
     drag.gate.release(99)
     with pytest.raises(RuntimeError, match="stopped after 0 of 1"):
         second.wait()
-    assert second.canvas._status == "stopped before it began" and second.result is None
+    assert second.canvas._status == "stopped before it started" and second.result is None
     assert first.wait().result.reason == "interrupted"
 
 

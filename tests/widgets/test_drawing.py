@@ -51,7 +51,7 @@ def test_the_nearest_frame_stands_in_for_those_to_come():
     painter = Painter([10, 30, 20])
     slider = MixingSlider(painter, ORDER)
     assert shown(slider) == [-1, -1, -1]
-    assert slider._status == "0 of 3 pictures drawn: the nearest stands in for those to come"
+    assert slider._status == "0 of 3 pictures drawn: the nearest one is shown instead of the others"
     painter.gate.release()
     until(lambda: shown(slider) == [0, 0, 0])
     painter.gate.release()
@@ -170,7 +170,7 @@ def test_a_new_slider_stops_the_one_before_it():
 
 
 def test_frames_to_come_need_their_ratios():
-    with pytest.raises(ValueError, match="expected etas with frames that are still to come"):
+    with pytest.raises(ValueError, match="expected etas for frames that are still to be drawn"):
         MixingSlider(Painter([1]))
     with pytest.raises(ValueError, match="expected some etas"):
         MixingSlider(Painter([1]), [])

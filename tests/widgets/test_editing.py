@@ -76,7 +76,7 @@ def test_a_true_edit_that_cannot_be_is_left_out(made):
 
 
 def test_without_a_scene_there_is_no_true_edit(pipe):
-    with pytest.raises(ValueError, match="source prompt again"):
+    with pytest.raises(ValueError, match="equal to the source prompt"):
         EditSlider(pipe, picture(example_scene("house")), SOURCE, SOURCE)
     widget = EditSlider(
         pipe, picture(example_scene("house")), SOURCE, TARGET, switches=(0.2,), options={"method": "sdedit"},

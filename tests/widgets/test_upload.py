@@ -41,5 +41,5 @@ def test_the_value_of_ipywidgets_7_is_understood():
 def test_other_files_are_refused():
     upload = PictureUpload(DEFAULT)
     upload._trait_values["value"] = (file_of(DEFAULT) | {"content": b"text"},)
-    with pytest.raises(ValueError, match="no picture that pillow can read"):
+    with pytest.raises(ValueError, match="not a picture that Pillow can read"):
         _ = upload.picture
