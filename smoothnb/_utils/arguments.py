@@ -1,4 +1,4 @@
-"""Arguments, checked at the door: a name means the same in every public function, so there is one rule for each."""
+"""Checks of arguments by name: a name means the same in every public function."""
 
 import functools
 import inspect
@@ -38,7 +38,7 @@ def pipeline(name: str, value: object, _: object = None) -> object:
 
 
 def steps(name: str, value: object, pipe: object = None) -> int:
-    """As many sampling steps as the pipeline can take."""
+    """A number of sampling steps that the pipeline supports."""
     found = whole(1)(name, value)
     most = pipe.scheduler.config.num_train_timesteps if pipe else found
     if found > most:
@@ -47,7 +47,7 @@ def steps(name: str, value: object, pipe: object = None) -> int:
 
 
 def device(name: str, value: object, _: object = None) -> torch.device:
-    """A device that is there."""
+    """An available device."""
     try:
         found = torch.device(value)
     except (RuntimeError, TypeError, ValueError) as error:
@@ -59,7 +59,7 @@ def device(name: str, value: object, _: object = None) -> torch.device:
 
 
 def dtype(name: str, value: object, _: object = None) -> torch.dtype:
-    """A type that weights can have."""
+    """A type of weights."""
     kinds = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
     if value not in kinds:
         raise ValueError(f"expected {name} as one of {', '.join(map(str, kinds))}, got {shown(value)}")
@@ -67,7 +67,7 @@ def dtype(name: str, value: object, _: object = None) -> torch.dtype:
 
 
 def texts_or_embeddings(name: str, value: object, pipe: object = None) -> str | list[str] | Tensor:
-    """Texts, or a tensor that stands for them, whose last axis is as wide as the pipeline's embeddings."""
+    """Texts, or their embeddings, as wide as the pipeline's."""
     if not isinstance(value, Tensor):
         return texts(name, value)
     width = getattr(pipe.unet.config, "cross_attention_dim", value.shape[-1:])
@@ -79,7 +79,7 @@ def texts_or_embeddings(name: str, value: object, pipe: object = None) -> str | 
 
 
 def shaped_latents(name: str, value: object, pipe: object = None) -> Tensor:
-    """One latent or a batch of them, as many channels as the pipeline's."""
+    """A latent or a batch of latents, with the pipeline's number of channels."""
     channels = pipe.unet.config.in_channels
     if floating(name, value).ndim not in (3, 4) or value.shape[-3] != channels or 0 in value.shape:
         raise ValueError(
@@ -90,7 +90,7 @@ def shaped_latents(name: str, value: object, pipe: object = None) -> Tensor:
 
 
 def latents(name: str, value: object, pipe: object = None) -> Tensor:
-    """Likewise, all numbers finite."""
+    """Finite latents, see `shaped_latents`."""
     return finite(name, shaped_latents(name, value, pipe))
 
 
@@ -105,14 +105,14 @@ RULES: dict[str, Rule] = {
     "dtype": dtype, "device": device, "pixel_range": pair, "word": text, "blend": texts, "weights": factors,
     "source": path, "config": path,
 }  # fmt: skip
-"""By name. A function that means something narrower says so, `checked(seed=checks.seed)`."""
+"""Checks by name of the argument; a function can override them: `checked(seed=checks.seed)`."""
 
 
 def checked(**own: Rule | None) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Makes a function check its arguments by their names before anything else; None passes where it is the default.
+    """Decorator that checks arguments by name before the call; None is accepted where it is the default.
 
     Args:
-        own: Rules of this function's own; None for an argument that it checks itself.
+        own: Checks of this function; None for an argument that it checks itself.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:

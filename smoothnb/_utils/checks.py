@@ -1,4 +1,4 @@
-"""Rules for arguments: each takes a value of any kind, and gives what it stands for or says what was expected."""
+"""Checks of arguments: each returns the value, converted if necessary, or raises an error that names the argument."""
 
 import math
 import numbers
@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 
 Rule = Callable[[str, object, object], object]
-"""From an argument's name, its value and the pipeline beside it (or None) to the value as the function wants it."""
+"""From an argument's name, its value and the pipeline (or None) to the checked value."""
 
 LONGEST = (4095, 255)
-"""A path, and each of its parts, in bytes; beyond them the system raises an error of its own wherever it looks."""
+"""Maximum length of a path, and of each of its parts, in bytes."""
 SEEDS = (-(2**63), 2**64 - 1)
-"""What torch's generators take."""
+"""Range of the seeds of torch's generators."""
 
 
 def shown(value: object) -> str:
-    """What came, short enough for a message."""
+    """A value, abbreviated for a message."""
     if isinstance(value, Tensor | np.ndarray):
         return f"{type(value).__name__} of shape {tuple(value.shape)} and {value.dtype}"
     text = repr(value)
@@ -29,7 +29,7 @@ def shown(value: object) -> str:
 
 
 def as_whole(value: object) -> int | None:
-    """A whole number, of Python, numpy or torch, as Python's; None for anything else, bool among it."""
+    """An integer of Python, numpy or torch as int; None for anything else, including bool."""
     if isinstance(value, bool | np.bool_) or getattr(value, "dtype", None) in (bool, torch.bool):
         return None
     try:
@@ -39,7 +39,7 @@ def as_whole(value: object) -> int | None:
 
 
 def as_number(value: object) -> float | None:
-    """A finite number as Python's; None for anything else."""
+    """A finite number as float or int; None for anything else."""
     if isinstance(value, Tensor | np.ndarray) and value.ndim == 0 and not getattr(value, "is_meta", False):
         value = value.item()
     if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
@@ -49,7 +49,7 @@ def as_number(value: object) -> float | None:
 
 
 def whole(least: int | None = None) -> Rule:
-    """A whole number, of at least this."""
+    """An integer, at least `least`."""
 
     def rule(name: str, value: object, _: object = None) -> int:
         found = as_whole(value)
@@ -63,7 +63,7 @@ def whole(least: int | None = None) -> Rule:
 
 
 def number(least: float = -math.inf, most: float = math.inf, note: str = "") -> Rule:
-    """A finite number between these."""
+    """A finite number in [least, most]."""
     within = f"in [{least:g}, {most:g}]" if most < math.inf else "as a finite number"
     within = f"of at least {least:g}" if most == math.inf and least > -math.inf else within
 
@@ -79,7 +79,7 @@ def number(least: float = -math.inf, most: float = math.inf, note: str = "") -> 
 
 
 def within(least: int, most: int) -> Rule:
-    """A whole number between these."""
+    """An integer in [least, most]."""
 
     def rule(name: str, value: object, _: object = None) -> int:
         found = whole()(name, value)
@@ -99,7 +99,7 @@ def pair(name: str, value: object, _: object = None) -> tuple[float, float]:
 
 
 def reals(name: str, value: object, _: object = None) -> list[float]:
-    """Finite numbers in a row."""
+    """A sequence of finite numbers."""
     found = [as_number(one) for one in several(name, value)]
     if None in found:
         raise ValueError(f"expected {name} that are finite numbers, got {shown(value)}")
@@ -107,7 +107,7 @@ def reals(name: str, value: object, _: object = None) -> list[float]:
 
 
 def factors(name: str, value: object, _: object = None) -> dict[str, float]:
-    """Numbers by text."""
+    """A mapping from texts to numbers."""
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise TypeError(f"expected {name} as numbers by text, got {shown(value)}")
     if wrong := [one for one in value.values() if isinstance(one, bool) or not isinstance(one, numbers.Real)]:
@@ -116,7 +116,7 @@ def factors(name: str, value: object, _: object = None) -> dict[str, float]:
 
 
 def header(name: str, value: object, _: object = None) -> dict[str, str]:
-    """Texts by text, as a file's header holds them."""
+    """A mapping from texts to texts, like the metadata of a file."""
     if not isinstance(value, Mapping) or not all(isinstance(one, str) for item in value.items() for one in item):
         raise TypeError(f"expected {name} as texts by text, got {shown(value)}")
     return dict(value)
@@ -148,7 +148,7 @@ def texts(name: str, value: object, _: object = None) -> str | list[str]:
 
 
 def floating(name: str, value: object, _: object = None) -> Tensor:
-    """A tensor in floating point, with numbers behind it."""
+    """A dense floating-point tensor, not on the meta device."""
     if not isinstance(value, Tensor):
         raise TypeError(f"expected {name} as a tensor, got {shown(value)}")
     if value.is_meta or value.layout != torch.strided:
@@ -159,7 +159,7 @@ def floating(name: str, value: object, _: object = None) -> Tensor:
 
 
 def finite(name: str, value: object, _: object = None) -> Tensor:
-    """Likewise, all numbers finite."""
+    """A tensor of finite numbers."""
     if not torch.isfinite(floating(name, value)).all():
         raise ValueError(f"expected finite {name}, got NaN or infinity among the numbers")
     return value
@@ -186,7 +186,7 @@ def seeds(name: str, value: object, _: object = None) -> int | list[int]:
 
 
 def path(name: str, value: object, _: object = None) -> str | os.PathLike:
-    """A place in the file system."""
+    """A path."""
     if not isinstance(value, str | os.PathLike):
         raise TypeError(f"expected {name} as a path, got {shown(value)}")
     try:
@@ -199,7 +199,7 @@ def path(name: str, value: object, _: object = None) -> str | os.PathLike:
 
 
 def expanded(value: str | os.PathLike) -> Path:
-    """A path, ~ and all."""
+    """A path, with ~ expanded."""
     try:
         return Path(path("the path", value)).expanduser()
     except RuntimeError as error:
@@ -207,28 +207,28 @@ def expanded(value: str | os.PathLike) -> Path:
 
 
 def function(name: str, value: object, _: object = None) -> Callable:
-    """What can be called."""
+    """A callable."""
     if not callable(value):
         raise TypeError(f"expected {name} as a function, got {shown(value)}")
     return value
 
 
 def several(name: str, value: object, _: object = None) -> Iterable:
-    """A sequence, not a text; an iterator is taken up into a list."""
+    """A sequence other than a text; iterators become lists."""
     if isinstance(value, str | bytes | dict) or not isinstance(value, Iterable) or getattr(value, "ndim", 1) == 0:
         raise TypeError(f"expected {name} as a sequence, got {shown(value)}")
     return value if isinstance(value, Sequence | Tensor | np.ndarray) else list(value)
 
 
 def iterable(name: str, value: object, _: object = None) -> Iterable:
-    """What gives one thing after another."""
+    """An iterable."""
     if not isinstance(value, Iterable):
         raise TypeError(f"expected {name} as an iterator, got {shown(value)}")
     return value
 
 
 def of(kind: type, what: str) -> Rule:
-    """An object of a class of ours, and what gives one."""
+    """An instance of a class; `what` describes it in the error."""
 
     def rule(name: str, value: object, _: object = None) -> object:
         if not isinstance(value, kind):

@@ -42,7 +42,7 @@ class DragState:
     Attributes:
         latents: The optimized latents.
         handles: Tracked positions of the handles.
-        loss: Of the last step; None at the start.
+        loss: Loss of the last step; None at the start.
         lost: Whether the features of a handle can no longer be found near it.
     """
 

@@ -1,4 +1,4 @@
-"""Which tokens a word of a prompt is, and which word of another prompt it stands for."""
+"""Alignment of two prompts: the tokens of each word, and the matching words of the other prompt."""
 
 import re
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 
 @dataclass(frozen=True)
 class Words:
-    """A prompt as a text encoder sees it.
+    """Words of a prompt and their tokens.
 
     Attributes:
-        texts: Its words and punctuation marks, in small letters.
-        tokens: The numbers of the tokens of each, counted from the start token; none for a word that was cut off.
-        length: How many tokens the encoder is given, padding included.
-        end: The number of the token that ends the prompt.
+        texts: Words and punctuation marks, in lower case.
+        tokens: Indices of each word's tokens; empty for words that were truncated.
+        length: Number of tokens of the encoder, including padding.
+        end: Index of the end token.
     """
 
     texts: tuple[str, ...]
@@ -30,10 +30,10 @@ class Words:
 
     @classmethod
     def of(cls, tokenizer, prompt: str) -> "Words":
-        """Splits a prompt into words, and finds their tokens by the characters that they were made of."""
+        """Splits a prompt into words, and finds their tokens by character offsets."""
         if not tokenizer.is_fast:
             raise ValueError(
-                f"{type(tokenizer).__name__} cannot say which characters a token was made of: load the pipeline with a "
+                f"{type(tokenizer).__name__} gives no character offsets: load the pipeline with a "
                 "fast tokenizer, CLIPTokenizerFast"
             )
         length = tokenizer.model_max_length
@@ -50,7 +50,7 @@ class Words:
         return cls(tuple(word.group().lower() for word in words), tuple(tokens), length, end)
 
     def find(self, phrase: str) -> tuple[int, ...]:
-        """The tokens of a word, or of several in a row, wherever the prompt has them; empty where it has not."""
+        """Token indices of all occurrences of a word or of several consecutive words; empty if there are none."""
         sought = [match.group().lower() for match in WORD.finditer(phrase)]
         starts = [i for i in range(len(self.texts)) if sought and list(self.texts[i : i + len(sought)]) == sought]
         return tuple(token for i in starts for numbers in self.tokens[i : i + len(sought)] for token in numbers)
@@ -58,11 +58,11 @@ class Words:
 
 @dataclass(frozen=True)
 class Alignment:
-    """Where in the source prompt each token of the target prompt has its like.
+    """Matching tokens of a source and a target prompt.
 
     Attributes:
-        mapper: Of the source's attention to its tokens, how much goes to each token of the target.
-        found: Whether a token of the target has its like; what the target adds has none.
+        mapper: Weights that distribute the attention to source tokens over target tokens.
+        found: Whether a target token has a match; added words have none.
     """
 
     mapper: Float[Tensor, "source target"]
@@ -70,16 +70,16 @@ class Alignment:
 
 
 def align(source: Words, target: Words, padding: bool = False) -> Alignment:
-    """Aligns two prompts word by word (Hertz et al. 2022): what stayed, what took another's place, what was added.
+    """Aligns two prompts word by word (Hertz et al. 2022): unchanged, replaced and added words.
 
-    The words are compared as two versions of a text are. A word that stayed has its own tokens for likes, wherever they
-    have moved; one that took another's place has that word's, which share their attention where their numbers differ;
-    one that was added has none.
+    Words are aligned like two versions of a text. An unchanged word matches itself, even if its position differs. A
+    replaced word matches the word that it replaces, whose attention is divided if the numbers of tokens differ. An
+    added word has no match.
 
     Args:
         source: The prompt of the picture.
         target: The prompt of its edit.
-        padding: Whether start, end and padding tokens have likes too.
+        padding: Whether start, end and padding tokens are matched too.
     """
     mapper = torch.zeros(source.length, target.length)
 
@@ -98,7 +98,7 @@ def align(source: Words, target: Words, padding: bool = False) -> Alignment:
             pair([i for numbers in ours for i in numbers], [i for numbers in theirs for i in numbers])
     if padding:
         pair([0, source.end], [0, target.end])
-        # What pads both prompts keeps its place in the row; of a longer source's words, none becomes padding.
+        # Padding tokens keep their position; no word of a longer source matches padding.
         for i in range(target.end + 1, target.length):
             mapper[min(max(i, source.end + 1), source.length - 1), i] = 1
     return Alignment(mapper, mapper.sum(0) > 0)

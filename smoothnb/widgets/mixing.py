@@ -15,7 +15,7 @@ from smoothnb.widgets.drawing import Drawing
 from smoothnb.widgets.viewer import FrameViewer
 
 Row = Sequence[Image.Image] | Iterator[Image.Image]
-"""The frames of a path, or an iterator that draws them, such as `interpolate` gives."""
+"""Frames of a path, or an iterator that draws them, such as `interpolate` returns."""
 
 
 class MixingSlider(FrameViewer):
@@ -129,17 +129,17 @@ class MixingSlider(FrameViewer):
 
     @checked(size=checks.whole(1))
     def save(self, path: str | Path, size: int = 256) -> Path:
-        """Writes the frames to a file, when all are there: an animation there and back (.gif, .mp4), or a strip (.png).
+        """Waits for all frames and saves them: an animation that plays back and forth (.gif, .mp4), or a strip (.png).
 
         Args:
-            path: Where to; missing folders are made.
+            path: The file; missing folders are created.
             size: Width of a frame in an animation, in pixels.
 
         Returns:
             The path.
 
         Raises:
-            ValueError: If the ending is another one.
+            ValueError: If the file has another suffix.
             ImportError: If imageio-ffmpeg, which writes .mp4, is not installed.
         """
         self.wait()

@@ -1,4 +1,4 @@
-"""A pad with a noise at each of its four corners: drag over it, and watch what lies between them."""
+"""A pad over mixes of four noises."""
 
 import math
 from collections.abc import Sequence
@@ -17,19 +17,20 @@ from smoothnb.widgets.viewer import FrameViewer
 
 @checked(rows=checks.whole(), columns=checks.whole())
 def pad_weights(rows: int, columns: int | None = None) -> np.ndarray:
-    """Weights of four noises over a grid, for `mix`: bilinear in how far right (u) and how far down (v) a point lies.
+    """Bilinear weights of four noises over a grid, for `mix`.
 
-    (1 - u)(1 - v), u (1 - v), (1 - u) v and u v, for the corners top left, top right, bottom left and bottom right.
+    At a point (u, v), with u to the right and v downwards, they are (1 - u)(1 - v), u (1 - v), (1 - u) v and u v for
+    the corners top left, top right, bottom left and bottom right.
 
     Args:
-        rows: Of the grid, at least 2.
-        columns: Of the grid, at least 2; by default as many as rows.
+        rows: Number of rows, at least 2.
+        columns: Number of columns, at least 2; by default equal to rows.
 
     Returns:
-        Weights of points × corners, row after row. They are at least 0, and those of a point sum to 1.
+        Weights of points × corners, row by row. They are at least 0, and sum to 1 at each point.
 
     Raises:
-        ValueError: If there are less than two rows or columns.
+        ValueError: If there are fewer than two rows or columns.
     """
     columns = rows if columns is None else columns
     if rows < 2 or columns < 2:
@@ -39,27 +40,27 @@ def pad_weights(rows: int, columns: int | None = None) -> np.ndarray:
 
 
 class MixingPad(FrameViewer):
-    """Pictures over a square with four noises at its corners: click or drag on it, or move by the arrow keys.
+    """A square pad over pictures between four noises at its corners; click or drag on it, or use the arrow keys.
 
-    `mix(noises, pad_weights(n))` gives the noises. All pictures are sent to the browser, which swaps them by itself.
+    `mix(noises, pad_weights(n))` gives the noises. All pictures are sent to the browser, which swaps them on its own.
     Without a browser, set `u` and `v`, or `index` and `level`.
 
     Args:
-        frames: PIL images of the grid, row after row, as `pad_weights` orders them.
-        columns: How many make a row; by default the grid is a square.
+        frames: PIL images of the grid, row by row, in the order of `pad_weights`.
+        columns: Number of columns; by default the grid is square.
         corners: Names of the noises: top left, top right, bottom left, bottom right.
-        width: Of the picture and of the pad on screen, in pixels.
+        width: Width of the picture and of the pad on screen, in pixels.
 
     Attributes:
-        u: How far right, in [0, 1]. Setting it shows the nearest picture.
-        v: How far down, in [0, 1]; likewise.
-        index: Number of the column, from 0.
-        level: Number of the row, from 0.
-        weights: Those of the four noises, at the picture on show.
+        u: Horizontal position in [0, 1], from the left. Setting it shows the nearest picture.
+        v: Vertical position in [0, 1], from the top. Setting it shows the nearest picture.
+        index: Index of the column.
+        level: Index of the row.
+        weights: Weights of the four noises at the picture shown.
 
     Raises:
-        ValueError: If there are less than two rows or columns, frames do not fill the rows, or there are not
-            four names.
+        ValueError: If there are fewer than two rows or columns, frames do not fill the rows, or there are not four
+            names.
         TypeError: If a frame is not a PIL image.
     """
 
@@ -105,9 +106,9 @@ class MixingPad(FrameViewer):
         return self._weights[self.level, self.index]
 
     def sheet(self, size: int = 112) -> Image.Image:
-        """All pictures on one sheet, `size` pixels wide each: for places where no widgets run."""
+        """All pictures on one sheet, each `size` pixels wide."""
         sheets = [strip(row, size=size) for row in self.frames.values()]
-        # The margin below one row is the margin above the next.
+        # Neighbouring rows share a margin.
         step = sheets[0].height - MARGIN
         whole = Image.new("RGB", (sheets[0].width, step * len(sheets) + MARGIN), "white")
         for r, sheet in enumerate(sheets):
@@ -115,10 +116,10 @@ class MixingPad(FrameViewer):
         return whole
 
     def save(self, path: str | Path, size: int = 112) -> Path:
-        """Writes `sheet` to a picture file, and returns the path; missing folders are made.
+        """Saves `sheet` to a picture file, and returns the path; missing folders are created.
 
         Raises:
-            ValueError: If pillow does not know the ending.
+            ValueError: If Pillow does not know the suffix.
         """
         save_picture(self.sheet(size), Path(path))
         return Path(path)

@@ -54,7 +54,7 @@ def test_a_report_holds_every_table_and_is_gone_on_with(options, tmp_path, monke
 def test_a_report_of_other_settings_or_models_is_named_and_kept(options, tmp_path):
     report(output=tmp_path, **options)
     before = (tmp_path / "report.json").read_text()
-    with pytest.raises(ValueError, match=r"'prompts': 3.*'prompts': 2.*use another folder"):
+    with pytest.raises(ValueError, match=r"'prompts': 3.*'prompts': 2.*or another folder"):
         report(output=tmp_path, **options | {"prompts": PROMPTS[:2]})
     candidates = options["candidates"] | {"same": partial(load_pipeline, "postcard")}
     with pytest.raises(ValueError, match="holds another model as 'same'"):
