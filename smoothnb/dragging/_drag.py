@@ -60,7 +60,7 @@ class Dragged:
     handles=checks.several,
     targets=checks.several,
 )
-@oom_hint("dragging", "use DragOptions(lora_steps=0), fewer frames, or a single block")
+@oom_hint("dragging", "give options with lora_steps=0, fewer frames, or a single block")
 def drag(
     pipe,
     image: ImageLike | None,

@@ -174,7 +174,7 @@ SEED = checks.within(-(2**42), 2**42)
 
 
 @checked(prompts=checks.texts, num_ratios=checks.whole(), seed=SEED, correction=checks.whole())
-@oom_hint("measuring ISTD", "use a smaller batch_size; finished prompts are kept in the results file")
+@oom_hint("measuring ISTD", "give a smaller batch_size; finished prompts are kept in the results file")
 def istd(
     pipe,
     prompts: str | Sequence[str],

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 import smoothnb as sn
 from smoothnb.models.deltas import save_difference
 from smoothnb.models.load import fingerprint
-from smoothnb.models.sources import HUB_NAMES, find_model
+from smoothnb.models.sources import HUB_NAMES, find_model, packaged_models
 
 RESNET = {
     "norm1": "in_layers.0", "conv1": "in_layers.2", "norm2": "out_layers.0", "conv2": "out_layers.3",
@@ -174,7 +174,7 @@ def variant(tiny_folder, tmp_path, monkeypatch):
 
 
 def test_a_fine_tuned_model_is_its_base_and_a_difference(variant, tmp_path):
-    assert sn.sources.packaged_models() == ["tiny", "tiny-tuned"]
+    assert packaged_models() == ["tiny", "tiny-tuned"]
     loaded, base = sn.load_pipeline("tiny-tuned", device="cpu"), sn.load_pipeline("tiny", device="cpu")
     for part, most in (("unet", 0.02), ("vae", 1e-4)):
         wanted, found, before = (dict(getattr(p, part).named_parameters()) for p in (variant, loaded, base))
