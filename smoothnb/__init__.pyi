@@ -111,6 +111,9 @@ from .training import (
     unit_directions as unit_directions,
 )
 from .training import (
+    variation as variation,
+)
+from .training import (
     variation_regularizer as variation_regularizer,
 )
 from .widgets import (
