@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 import torch
 import traitlets
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from PIL import Image
 from tiny import build_tiny_pipeline, pipeline_state
 

@@ -9,8 +9,7 @@ from tyro.conf import Positional
 
 from smoothnb import evaluation
 from smoothnb.evaluation._compare import save_plot
-from smoothnb.evaluation._istd import ISTD
-from smoothnb.evaluation._istd import walk as walk_noises
+from smoothnb.evaluation._istd import ISTD, walk as walk_noises
 from smoothnb.evaluation.judges import PhotoJudge, ReaderJudge
 from smoothnb.evaluation.prompts import read_prompts
 from smoothnb.evaluation.report import report as write_report

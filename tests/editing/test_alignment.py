@@ -87,5 +87,5 @@ def test_a_tokenizer_without_offsets_is_named(tokenizer):
     class Slow:
         is_fast = False
 
-    with pytest.raises(ValueError, match="Slow cannot say"):
+    with pytest.raises(ValueError, match="Slow gives no character offsets"):
         Words.of(Slow(), "a house")
