@@ -13,6 +13,7 @@ from smoothnb.inversion.ddim import ddim_invert
 from smoothnb.inversion.null_text import null_text_invert
 from smoothnb.models import deltas
 from smoothnb.models.load import load_pipeline
+from smoothnb.models.lora import check_fits
 from smoothnb.models.lora_files import Form, export_lora, read_lora
 from smoothnb.sampling import finish
 
@@ -107,10 +108,10 @@ def export(lora: Path, output: Path, format: Form = "diffusers", model: str | No
         model: A model that the LoRA fits, needed to read kohya's format, whose keys do not distinguish dots from
             underscores.
     """
-    modules = [name for name, _ in load_pipeline(model).unet.named_modules()] if model else []
-    found = read_lora(lora, modules)
-    if found.form == "kohya" and format != "kohya" and not model:
-        raise ValueError(f"{lora} is in kohya's format, which has no dots: give a --model that it fits")
+    unet = load_pipeline(model).unet if model else None
+    found = read_lora(lora, dict(unet.named_modules()) if unet else ())
+    if unet:
+        check_fits(found, unet)
     print(f"{found}; wrote {export_lora(found, output, format)}")
 
 

@@ -18,6 +18,8 @@ from smoothnb.models.lora import import_lora
 from smoothnb.models.sources import find_model, smooth_lora
 
 PARTS = {"vae", "unet", "text_encoder", "tokenizer", "scheduler"}
+ADAPTER_STATE = ("_active_adapter", "disable_adapters", "scaling", "merged_adapters")
+"""What peft keeps in each layer about its adapters, besides their weights."""
 WORD = re.compile(r"\w+(?:['’]\w+)*")
 
 
@@ -107,7 +109,7 @@ def best_device() -> torch.device:
 
 
 def fingerprint(pipe) -> str:
-    """Hash of a pipeline's weights, including its LoRAs and their strengths, as 16 hexadecimal digits.
+    """Hash of a pipeline's weights, and of the state of its adapters, as 16 hexadecimal digits.
 
     A sample of each weight is hashed in float16, so that it is quick and the same in every precision.
     """
@@ -117,9 +119,10 @@ def fingerprint(pipe) -> str:
             stride = max(1, p.numel() // 64)
             digest.update(f"{name}{tuple(p.shape)}".encode())
             digest.update(p.flatten()[::stride].to("cpu", torch.float16).numpy().tobytes())
-    for name, module in pipe.unet.named_modules():
-        if scaling := getattr(module, "scaling", None):
-            digest.update(f"{name}{scaling}{getattr(module, 'active_adapters', '')}".encode())
+        for name, module in part.named_modules():
+            if "_active_adapter" in vars(module):
+                state = [getattr(module, key, None) for key in ADAPTER_STATE]
+                digest.update(f"{name}{state}".encode())
     return digest.hexdigest()[:16]
 
 

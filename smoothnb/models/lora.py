@@ -1,6 +1,5 @@
 """The smooth LoRA: made new, attached to a pipeline, and blended with the base model."""
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,9 @@ from torch import nn
 from smoothnb._utils import checks
 from smoothnb._utils.arguments import checked
 from smoothnb._utils.console import errors_only
+from smoothnb.models import adapters
 from smoothnb.models.lora_files import Lora, Pair, read_lora
+from smoothnb.models.lora_forms import check_plain
 
 SMOOTH = "smooth"
 """Name of the adapter in a pipeline."""
@@ -40,77 +41,34 @@ def _add_adapter(unet: nn.Module, rank: int, name: str) -> None:
 
 @contextmanager
 def stacked_lora(unet: nn.Module, rank: int, name: str) -> Iterator[list[nn.Parameter]]:
-    """Meanwhile a UNet has one more LoRA, on top of those that are active, which keep their strength.
+    """Temporarily adds one more LoRA to a UNet, on top of the active ones, which keep their weights.
 
     Args:
         unet: A diffusers UNet.
-        rank: Of the new LoRA.
-        name: Of its adapter.
+        rank: Rank of the new LoRA.
+        name: Name of its adapter.
 
     Yields:
-        The new LoRA's weights, in float32; they alone ask for gradients.
+        The new LoRA's weights, in float32; they alone require gradients.
 
     Raises:
-        ValueError: If the UNet has an adapter of that name.
+        ValueError: If the UNet has an adapter of that name, or its LoRAs are disabled or fused.
     """
+    unet = adapters.unwrapped(unet)
     if name in getattr(unet, "peft_config", {}):
         raise ValueError(f"this UNet has an adapter named {name!r} already: unet.delete_adapters({name!r}) removes it")
-    trained = _trained(unet)
-    active = _active(unet)
+    adapters.check_open(module for place, module in unet.named_modules() if place.endswith(tuple(TARGETS)))
+    trained, active = adapters.requires_grad(unet), adapters.active_names(unet)
     try:
-        with warnings.catch_warnings():
-            # peft warns of what is meant here.
-            warnings.filterwarnings("ignore", "Already found a `peft_config`")
+        with adapters.quiet():
             _add_adapter(unet, rank, name)
-        # Of the layers alone: `set_adapters` would also set anew how strong each is.
-        _activate(unet, [*active, name])
+        adapters.activate(unet, name, active)
         for p in trained:
             p.requires_grad_(False)
         yield [p for weight, p in unet.named_parameters() if f".{name}." in weight]
     finally:
-        _activate(unet, active)
-        _remove(unet, name)
-        _train_again(trained)
-
-
-def _remove(unet: nn.Module, name: str) -> None:
-    """Takes an adapter out; with the last one of a layer, peft's layer too, so that all have their names again."""
-    if len(getattr(unet, "peft_config", {})) <= 1:
-        unet.unload_lora()
-        return
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    unet.delete_adapters(name)
-    for place, module in list(unet.named_modules()):
-        if isinstance(module, BaseTunerLayer) and not module.scaling:
-            parent, _, own = place.rpartition(".")
-            setattr(unet.get_submodule(parent), own, module.get_base_layer())
-
-
-def _trained(unet: nn.Module) -> dict[nn.Parameter, bool]:
-    """Which weights ask for gradients: peft settles that anew whenever it adds or activates something."""
-    return {p: p.requires_grad for p in unet.parameters()}
-
-
-def _train_again(trained: dict[nn.Parameter, bool]) -> None:
-    for p, was_trained in trained.items():
-        p.requires_grad_(was_trained)
-
-
-def _active(unet: nn.Module) -> list[str]:
-    """Names of the adapters that are at work."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    layer = next((module for module in unet.modules() if isinstance(module, BaseTunerLayer)), None)
-    return list(layer.active_adapters) if layer else []
-
-
-def _activate(unet: nn.Module, names: list[str]) -> None:
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    for module in unet.modules():
-        if isinstance(module, BaseTunerLayer):
-            module.set_adapter([name for name in names if name in module.scaling])
+        adapters.remove(unet, name, active)
+        adapters.restore_grad(trained)
 
 
 @checked()
@@ -122,17 +80,21 @@ def lora_of(pipe, dtype: torch.dtype | None = None) -> Lora:
         dtype: Of the weights; by default their own.
 
     Raises:
-        ValueError: If it holds none.
+        ValueError: If it holds none, or one that is no plain LoRA of the UNet, such as DoRA.
     """
-    _must_have_lora(pipe)
+    _smooth_layers(pipe)
+    if SMOOTH in getattr(pipe.text_encoder, "peft_config", {}):
+        raise ValueError("the smooth LoRA of this pipeline trains the text encoder too, which a smooth LoRA may not")
+    unet = adapters.unwrapped(pipe.unet)
+    check_plain(unet.peft_config[SMOOTH].to_dict(), "the smooth LoRA of this pipeline")
     return Lora(
         {
-            name: Pair(
+            name.replace(".base_layer", ""): Pair(
                 module.lora_A[SMOOTH].weight.detach().to("cpu", dtype),
                 module.lora_B[SMOOTH].weight.detach().to("cpu", dtype),
-                float(module.lora_alpha[SMOOTH]),
+                module.lora_alpha[SMOOTH] * (module.r[SMOOTH] ** 0.5 if module.use_rslora[SMOOTH] else 1.0),
             )
-            for name, module in pipe.unet.named_modules()
+            for name, module in unet.named_modules()
             if SMOOTH in getattr(module, "lora_A", {})
         }
     )
@@ -143,7 +105,7 @@ def import_lora(pipe, source: str | Path | Lora) -> Lora:
     """Attaches a LoRA to a pipeline's UNet, under the name "smooth", and makes sure that it has an effect.
 
     Args:
-        pipe: A diffusers pipeline.
+        pipe: A diffusers pipeline. Other adapters that it has stay active or inactive, with their weights.
         source: A `.safetensors` file, a folder that holds one, or a hub id; written by diffusers or peft, by the old
             attention processors (as the paper's own LoRA), or in kohya's form. Or a LoRA that was read before.
 
@@ -152,20 +114,23 @@ def import_lora(pipe, source: str | Path | Lora) -> Lora:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the pipeline has a smooth LoRA; if the file is a pickle, cut off, no LoRA, or one for another
-            architecture; or if pictures do not change by it. The pipeline then is as it was.
+        ValueError: If the pipeline has a smooth LoRA, or its LoRAs are disabled or fused; if the file is a pickle, cut
+            off, no LoRA, one of another kind (DoRA, LoHa, …), or one for another architecture; or if pictures do not
+            change by it. The pipeline then is as it was.
     """
     from diffusers.utils import logging
 
-    unet = pipe.unet
+    unet = adapters.unwrapped(pipe.unet)
     if SMOOTH in getattr(unet, "peft_config", {}):
         raise ValueError(
             "this pipeline has a smooth LoRA already: set_smoothness sets its weight, pipe.delete_adapters('smooth') "
             "removes it"
         )
-    lora = source if isinstance(source, Lora) else read_lora(source, (name for name, _ in unet.named_modules()))
-    _must_fit(lora, unet)
-    before, active, trained = _answer(unet), _active(unet), _trained(unet)
+    modules = dict(unet.named_modules())
+    lora = source if isinstance(source, Lora) else read_lora(source, modules)
+    check_fits(lora, unet)
+    adapters.check_open(modules[name] for name in lora.pairs)
+    before, active, trained = _answer(unet), adapters.active_names(unet), adapters.requires_grad(unet)
     state = {
         f"unet.{name}.lora_{half}.weight": weight
         for name, pair in lora.pairs.items()
@@ -173,23 +138,24 @@ def import_lora(pipe, source: str | Path | Lora) -> Lora:
     }
     # diffusers says when a UNet has other adapters too.
     try:
-        with errors_only(logging):
+        with errors_only(logging), adapters.quiet():
             unet.load_lora_adapter(
                 state, prefix="unet", adapter_name=SMOOTH, metadata=lora.adapter_metadata(), _pipeline=pipe
             )
+        adapters.activate(unet, SMOOTH, active)
         if torch.equal(before, _answer(unet)):
-            raise ValueError("this LoRA changes nothing: one of each pair of matrices is zero. Has it been trained?")
+            raise ValueError("this LoRA changes nothing: its weights or its alphas are zero. Has it been trained?")
     except BaseException:
-        if SMOOTH in getattr(unet, "peft_config", {}):
-            _remove(unet, SMOOTH)
-            _activate(unet, active)
-        _train_again(trained)
+        adapters.remove(unet, SMOOTH, active)
+        adapters.restore_grad(trained)
         raise
+    if active:
+        adapters.restore_grad(trained)
     return lora
 
 
-def _must_fit(lora: Lora, unet: nn.Module) -> None:
-    """Raises ValueError unless the UNet has every module of a LoRA, in its shape."""
+def check_fits(lora: Lora, unet: nn.Module) -> None:
+    """Raises ValueError unless a UNet has every module of a LoRA, in its shape."""
     modules = dict(unet.named_modules())
     if not lora.pairs:
         raise ValueError("expected a LoRA of at least one module, got none")
@@ -200,7 +166,7 @@ def _must_fit(lora: Lora, unet: nn.Module) -> None:
             there = "has no such module" if weight is None else f"has {[*weight.shape]} there"
             raise ValueError(
                 f"this LoRA is for another architecture: expected a UNet with {name} of shape {[*wanted]}, and this "
-                f"one {there}. The pipeline is as it was"
+                f"one {there}"
             )
 
 
@@ -210,7 +176,8 @@ def _answer(unet: nn.Module) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     side = 2 ** len(unet.config.block_out_channels)
     noise = torch.randn(1, unet.config.in_channels, side, side, generator=generator)
-    embeds = torch.randn(1, 1, unet.config.cross_attention_dim, generator=generator)
+    # More than one token: attention to one alone asks neither for queries nor for keys.
+    embeds = torch.randn(1, 4, unet.config.cross_attention_dim, generator=generator)
     return unet(noise.to(unet.device, unet.dtype), 500, embeds.to(unet.device, unet.dtype)).sample
 
 
@@ -219,33 +186,51 @@ def set_smoothness(pipe, smoothness: float) -> None:
     """Blends between the base model and the smooth one.
 
     Args:
-        pipe: A pipeline with the smooth LoRA attached.
+        pipe: A pipeline with the smooth LoRA attached. Other adapters that it has stay as they are.
         smoothness: The LoRA's weight: 0 is the base model, 1 the smooth one; beyond 1 it is exaggerated.
 
     Raises:
-        ValueError: If the pipeline has no smooth LoRA, or the number is negative or not finite.
+        ValueError: If the pipeline has no smooth LoRA, or one that is disabled or fused; or if the number is negative
+            or not finite.
     """
-    _must_have_lora(pipe)
+    layers = _smooth_layers(pipe)
     if not 0 <= smoothness < float("inf"):
         raise ValueError(f"expected smoothness of at least 0 (0 the base model, 1 the smooth one), got {smoothness}")
-    pipe.set_adapters(SMOOTH, float(smoothness))
+    adapters.check_open(layers)
+    for part in _smooth_parts(pipe):
+        adapters.activate(part, SMOOTH, adapters.active_names(part))
+    for layer in layers:
+        layer.set_scale(SMOOTH, float(smoothness))
 
 
-def _must_have_lora(pipe) -> None:
-    if SMOOTH not in getattr(pipe.unet, "peft_config", {}):
+def _smooth_parts(pipe) -> list[nn.Module]:
+    parts = (adapters.unwrapped(pipe.unet), pipe.text_encoder)
+    return [part for part in parts if SMOOTH in getattr(part, "peft_config", {})]
+
+
+def _smooth_layers(pipe) -> list[nn.Module]:
+    """The layers that hold the smooth LoRA; ValueError if there are none."""
+    layers = [
+        layer
+        for part in _smooth_parts(pipe)
+        for layer in adapters.layers(part)
+        if SMOOTH in getattr(layer, "scaling", {})
+    ]
+    if not layers:
         raise ValueError("this pipeline has no smooth LoRA: load it with load_pipeline(..., smooth=True)")
+    return layers
 
 
 @contextmanager
 def blended(pipe, smoothness: float) -> Iterator[None]:
-    """Meanwhile a pipeline has another smoothness; see `set_smoothness`."""
-    layers = [module for module in pipe.unet.modules() if SMOOTH in getattr(module, "scaling", {})]
-    before, active, trained = [m.scaling[SMOOTH] for m in layers], _active(pipe.unet), _trained(pipe.unet)
+    """Temporarily sets another smoothness; see `set_smoothness`."""
+    scales = {layer: layer.scaling[SMOOTH] for layer in _smooth_layers(pipe)}
+    active = [adapters.active_names(part) for part in _smooth_parts(pipe)]
     try:
         set_smoothness(pipe, smoothness)
         yield
     finally:
-        _activate(pipe.unet, active)
-        for module, scale in zip(layers, before, strict=True):
-            module.scaling[SMOOTH] = scale
-        _train_again(trained)
+        for names in active:
+            adapters.restore(names)
+        for layer, scale in scales.items():
+            layer.scaling[SMOOTH] = scale

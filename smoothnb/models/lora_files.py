@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -15,12 +15,10 @@ from smoothnb._utils import checks
 from smoothnb._utils.arguments import checked
 from smoothnb._utils.checks import expanded
 from smoothnb._utils.files import atomic_write, read_weights
+from smoothnb.models.lora_forms import CONFIG, PEFT_CONFIG, PEFT_WEIGHTS, alphas, original_names
 from smoothnb.models.sources import HUB_ID
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
-PEFT_CONFIG = "adapter_config.json"
-CONFIG = "lora_adapter_metadata"
-"""Where diffusers keeps ranks and alphas in a file's header."""
 
 Form = Literal["diffusers", "kohya"]
 
@@ -32,6 +30,15 @@ KEYS = [
     ("diffusers", r"(?:unet\.)?(?P<module>.+)\.lora_(?P<part>[AB])(?:\.\w+)?\.weight"),
 ]
 """Keys of each form. The first that fits counts; the prefix `unet.` may be missing, as in the paper's own LoRA."""
+OTHER_KINDS = [
+    (r"dora_scale|lora_magnitude_vector", "DoRA"),
+    (r"\.hada_", "LoHa"),
+    (r"\.lokr_", "LoKr"),
+    (r"\.lora_mid\.", "LoCon in Tucker form"),
+    (r"\.oft_|\.boft_", "OFT"),
+    (r"\.diff(_b)?$|\.bias$|\.w_norm|\.b_norm", "a LoRA with whole weights or biases besides"),
+]
+"""How keys of adapters look that no pair of matrices can hold."""
 PARTS = {"down": "down", "A": "down", "up": "up", "B": "up", None: "alpha"}
 TEXT_ENCODER = re.compile(r"(?:lora_te\d*_|text_encoder)")
 
@@ -106,8 +113,12 @@ def read_lora(source: str | Path, modules: Iterable[str] = ()) -> Lora:
         ValueError: If the file is a pickle, cut off, or no LoRA for a UNet. The message says which.
     """
     path = _file(source)
-    tensors, header = _open(path)
+    tensors, header = read_weights(path)
+    if not tensors:
+        raise ValueError(f"{path} holds no weights")
+    modules = list(modules)
     full = {name.replace(".", "_"): name for name in modules}
+    full |= {original.replace(".", "_"): name for original, name in original_names(modules).items()}
     named: dict[str, dict[str, Tensor]] = {}
     forms = Counter()
     for key, value in tensors.items():
@@ -118,17 +129,22 @@ def read_lora(source: str | Path, modules: Iterable[str] = ()) -> Lora:
             )
         form, match = next(((f, m) for f, pattern in KEYS if (m := re.fullmatch(pattern, key))), (None, None))
         if match is None:
+            if kind := next((kind for pattern, kind in OTHER_KINDS if re.search(pattern, key)), None):
+                raise ValueError(f"{path} is of another kind, {kind} ({key}): expected a plain LoRA")
             raise ValueError(f"{path} is no LoRA that can be read: expected keys such as {WAYS}; got {key!r}")
         module = match["module"]
         if form == "kohya":
             module = full.get(module, module)
         elif form == "attn_procs":
             module += ".to_out.0" if match["to"] == ".to_out" else match["to"]
-        named.setdefault(module, {})[PARTS[match["part"]]] = value
+        parts = named.setdefault(module, {})
+        if PARTS[match["part"]] in parts:
+            raise ValueError(f"{path} holds more than one LoRA for {module} ({key}): expected one")
+        parts[PARTS[match["part"]]] = value
         forms[form] += 1
     ((form, _),) = forms.most_common(1)
-    config = _config(path, header)
-    pairs = {name: _pair(path, name, parts, config) for name, parts in sorted(named.items())}
+    alpha_of = alphas(path, form, header)
+    pairs = {name: _pair(path, name, parts, alpha_of) for name, parts in sorted(named.items())}
     return Lora(pairs, form, {k: v for k, v in header.items() if k not in (CONFIG, "format")})
 
 
@@ -140,7 +156,7 @@ def _file(source: str | Path) -> Path:
     path = expanded(source)
     if path.is_dir():
         found = sorted(path.glob("*.safetensors"))
-        named = [file for file in found if file.name in (WEIGHTS, "adapter_model.safetensors")]
+        named = [file for file in found if file.name in (WEIGHTS, PEFT_WEIGHTS)]
         if len(named or found) != 1:
             names = ", ".join(sorted(file.name for file in path.iterdir())) or "nothing"
             raise ValueError(f"expected one LoRA in {path}, {WEIGHTS}; found {names}: name the file itself")
@@ -154,46 +170,29 @@ def _file(source: str | Path) -> Path:
     return _file(snapshot_download(str(source), allow_patterns=["*.safetensors", PEFT_CONFIG]))
 
 
-def _open(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and header of a file. Nothing is ever unpickled."""
-    tensors, header = read_weights(path)
-    if not tensors:
-        raise ValueError(f"{path} holds no weights")
-    return tensors, header
-
-
-def _config(path: Path, header: Mapping[str, str]) -> dict:
-    """Settings of peft, where the header or a file beside holds them."""
-    if CONFIG in header:
-        return {key.removeprefix("unet."): value for key, value in json.loads(header[CONFIG]).items()}
-    beside = path.with_name(PEFT_CONFIG)
-    config = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
-    if config.get("use_rslora") or config.get("use_dora"):
-        raise ValueError(f"{path} is a LoRA of another kind (rsLoRA or DoRA, says {PEFT_CONFIG}): expected a plain one")
-    return config
-
-
-def _pair(path: Path, name: str, parts: Mapping[str, Tensor], config: Mapping) -> Pair:
+def _pair(path: Path, name: str, parts: Mapping[str, Tensor], alpha_of: Callable[[str, int], float]) -> Pair:
     missing = {"down", "up"} - parts.keys()
     if missing:
         raise ValueError(f"{path} is incomplete: of {name} the {' and '.join(sorted(missing))} weights are missing")
     down, up = parts["down"], parts["up"]
-    if down.ndim < 2 or up.ndim < 2 or down.shape[0] != up.shape[1]:
+    if down.ndim < 2 or up.ndim != down.ndim or down.shape[0] != up.shape[1] or up[0, 0].numel() != 1:
         raise ValueError(f"the ranks of {name} in {path} do not fit: down {[*down.shape]}, up {[*up.shape]}")
-    if not (down.isfinite().all() and up.isfinite().all()):
+    alpha = parts.get("alpha", torch.ones(1))
+    if alpha.numel() != 1:
+        raise ValueError(f"expected one number as alpha of {name} in {path}, got {[*alpha.shape]}")
+    if not all(tensor.float().isfinite().all() for tensor in (down, up, alpha)):
         raise ValueError(f"{path} holds numbers that are not finite, in {name}")
-    if "alpha" in parts:
-        return Pair(down, up, float(parts["alpha"]))
-    patterns = config.get("alpha_pattern") or {}
-    own = next((v for k, v in patterns.items() if re.fullmatch(rf"(?:.*\.)?{k.removeprefix('^')}", name)), None)
-    return Pair(down, up, float(own if own is not None else config.get("lora_alpha", down.shape[0])))
+    return Pair(down, up, float(parts["alpha"]) if "alpha" in parts else alpha_of(name, down.shape[0]))
 
 
 @checked(lora=checks.of(Lora, "a Lora, such as import_lora gives"), metadata=checks.header)
 def export_lora(
     lora: Lora, path: str | Path, form: Form = "diffusers", metadata: Mapping[str, str] | None = None
 ) -> Path:
-    """Writes a LoRA; read again, in either form, it is the same to the last bit.
+    """Writes a LoRA that `import_lora` and diffusers read with the same effect.
+
+    Read again it is the same to the last bit, except that kohya's form gets one alpha for all modules, as diffusers
+    reads one alone: weights of modules with another alpha are multiplied by the quotient.
 
     Args:
         lora: What `import_lora` or `read_lora` gave.
@@ -205,7 +204,8 @@ def export_lora(
         The file.
 
     Raises:
-        ValueError: If the form is another, or the file's name ends otherwise.
+        ValueError: If the form is another, the file's name ends otherwise, or the LoRA was read without the names of
+            the UNet's modules.
     """
     from safetensors.torch import save_file
 
@@ -215,6 +215,12 @@ def export_lora(
     if not lora.pairs:
         raise ValueError("expected a LoRA of at least one module, got none")
     header = dict(lora.metadata if metadata is None else metadata)
+    # All others lie in blocks.
+    if flat := sorted(name for name in lora.pairs if "." not in name and name not in ("conv_in", "conv_out")):
+        raise ValueError(
+            f"{flat[0]} is a name in kohya's form, which writes dots and underscores alike: name a --model it fits, or "
+            "take what import_lora gives"
+        )
     tensors = {}
     if form == "diffusers":
         for name, pair in lora.pairs.items():
@@ -222,14 +228,16 @@ def export_lora(
         if any(pair.alpha != pair.rank for pair in lora.pairs.values()):
             header[CONFIG] = json.dumps(lora.adapter_metadata())
     elif form == "kohya":
+        alpha = max((pair.alpha for pair in lora.pairs.values()), key=abs)
         for name, pair in lora.pairs.items():
             flat = f"lora_unet_{name.replace('.', '_')}"
-            tensors |= {f"{flat}.lora_down.weight": pair.down, f"{flat}.lora_up.weight": pair.up}
-            tensors[f"{flat}.alpha"] = torch.tensor(pair.alpha)
+            up = pair.up if pair.alpha == alpha else (pair.up.float() * (pair.alpha / alpha)).to(pair.up.dtype)
+            tensors |= {f"{flat}.lora_down.weight": pair.down, f"{flat}.lora_up.weight": up}
+            tensors[f"{flat}.alpha"] = torch.tensor(alpha)
         _, first = min(lora.pairs.items())
         header |= {
             "ss_network_module": "networks.lora", "ss_network_dim": str(first.rank),
-            "ss_network_alpha": str(first.alpha),
+            "ss_network_alpha": str(alpha),
         }  # fmt: skip
     else:
         raise ValueError(f"expected form as diffusers or kohya, got {form!r}")

@@ -5,14 +5,25 @@ import pickle
 
 import pytest
 import torch
+from architectures import Architecture, random_pipeline
+from diffusers import StableDiffusionPipeline
+from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
+from peft import LoraConfig, get_peft_model
+from peft.utils import get_peft_model_state_dict
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from tiny import build_tiny_pipeline
 
 import smoothnb as sn
 from smoothnb.cli import main
 from smoothnb.models.lora import TARGETS
 from smoothnb.models.lora_files import Lora, Pair, export_lora, read_lora
+from smoothnb.models.lora_forms import original_names
 
+FOUR_LEVELS = Architecture(
+    sample_size=8, channels=(32, 32, 32, 32), heads=2, groups=8, vae_channels=(8, 8, 8, 8), vae_groups=4, text_width=32,
+    text_layers=1, text_heads=2, tokens=16, vocabulary=600,
+)  # fmt: skip
 FORMS = ["lora.down", "lora_A", "bare", "attn_procs", "peft", "kohya"]
 
 
@@ -78,10 +89,10 @@ def same(ours: Lora, theirs: Lora) -> bool:
 
 
 @torch.no_grad()
-def answer(pipe):
+def answer(pipe, width: int = 16):
     generator = torch.Generator().manual_seed(1)
     noise = torch.randn(2, 4, 8, 8, generator=generator)
-    return pipe.unet(noise, 300, torch.randn(2, 5, 16, generator=generator)).sample
+    return pipe.unet(noise, 300, torch.randn(2, 5, width, generator=generator)).sample
 
 
 def merged(pipe, lora: Lora):
@@ -108,29 +119,161 @@ def test_every_form_is_read_and_works_as_if_it_were_merged(pipe, tiny_folder, lo
 
 
 @pytest.mark.parametrize("form", ["diffusers", "kohya"])
-def test_diffusers_reads_what_is_exported(pipe, tiny_folder, lora, form, tmp_path):
-    if form == "kohya":
-        # diffusers 0.42 passes over an alpha in kohya's form that differs from the other modules'.
-        lora = Lora({name: Pair(p.down, p.up, 1.5) for name, p in lora.pairs.items()})
+@pytest.mark.parametrize("part", ["attention", "all"])
+def test_what_is_exported_is_read_with_the_same_effect_here_and_by_diffusers(
+    pipe, tiny_folder, lora, form, part, tmp_path
+):
+    if part == "all":
+        lora = everywhere(pipe.unet)
     sn.import_lora(pipe, lora)
-    file = sn.export_lora(lora, tmp_path / "new" / "lora.safetensors", form)
-    other = sn.load_pipeline(tiny_folder, device="cpu")
-    other.load_lora_weights(str(file.parent), weight_name=file.name)
-    assert torch.equal(answer(other), answer(pipe))
+    file = sn.export_lora(sn.lora_of(pipe), tmp_path / "new" / "lora.safetensors", form)
+    other, ours = (sn.load_pipeline(tiny_folder, device="cpu") for _ in range(2))
+    other.load_lora_weights(str(file.parent), weight_name=file.name, adapter_name="smooth")
+    sn.import_lora(ours, file)
+    for found in (other, ours):
+        torch.testing.assert_close(answer(found), answer(pipe), rtol=1e-4, atol=1e-5)
+        assert effects(found.unet).keys() == effects(pipe.unet).keys() == lora.pairs.keys()
+        for name, effect in effects(pipe.unet).items():
+            torch.testing.assert_close(effects(found.unet)[name], effect, rtol=1e-5, atol=1e-6)
+
+
+def everywhere(unet) -> Lora:
+    """A LoRA of every linear layer and convolution, with ranks and alphas of many sizes."""
+    generator = torch.Generator().manual_seed(0)
+    pairs = {}
+    for name, module in unet.named_modules():
+        if isinstance(module, torch.nn.Linear | torch.nn.Conv2d):
+            out, *rest = module.weight.shape
+            rank = len(pairs) % 3 + 1
+            down = 0.05 * torch.randn(rank, *rest, generator=generator)
+            up = 0.05 * torch.randn(out, rank, *[1] * (len(rest) - 1), generator=generator)
+            pairs[name] = Pair(down, up, len(pairs) % 4 + 0.5)
+    return Lora(pairs)
+
+
+def effects(unet, adapter: str = "smooth") -> dict:
+    """By module, what peft would add to its weights."""
+    modules = unet.named_modules()
+    return {n: m.get_delta_weight(adapter) for n, m in modules if adapter in getattr(m, "lora_A", {})}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_round_trips_are_exact(tiny_pipe, lora, dtype, tmp_path):
-    lora = Lora(
-        {n: Pair(p.down.to(dtype), p.up.to(dtype), p.alpha) for n, p in lora.pairs.items()}, "kohya", {"a": "b"}
-    )
+@pytest.mark.parametrize("alphas", ["one", "several"])
+def test_round_trips_are_exact(tiny_pipe, lora, dtype, alphas, tmp_path):
+    pairs = {n: Pair(p.down.to(dtype), p.up.to(dtype), p.alpha) for n, p in lora.pairs.items()}
+    if alphas == "one":
+        pairs = {n: Pair(p.down, p.up, 1.5) for n, p in pairs.items()}
+    lora = Lora(pairs, "kohya", {"a": "b"})
     modules = [name for name, _ in tiny_pipe.unet.named_modules()]
     first = read_lora(export_lora(lora, tmp_path / "1.safetensors", "kohya"), modules)
     second = read_lora(export_lora(first, tmp_path / "2.safetensors", "diffusers"))
     third = read_lora(export_lora(second, tmp_path / "3.safetensors", "kohya"), modules)
-    assert same(lora, first) and same(lora, second) and same(lora, third)
+    assert same(lora, read_lora(export_lora(lora, tmp_path / "0.safetensors", "diffusers")))
+    assert same(lora, first) == (alphas == "one") and same(first, second) and same(first, third)
+    for name, pair in lora.pairs.items():
+        torch.testing.assert_close(first.pairs[name].up * first.pairs[name].alpha, pair.up * pair.alpha)
     assert second.form == "diffusers" and third.form == "kohya" and second.metadata["a"] == "b"
     assert third.metadata == first.metadata
+
+
+CONFIGS = {
+    "plain": {"r": 4, "lora_alpha": 6},
+    "rank-stabilized": {"r": 8, "lora_alpha": 8, "use_rslora": True},
+    "patterns": {"rank_pattern": {"to_q": 2, "attn2.to_v": 3}, "alpha_pattern": {"attn1.to_k": 1, "to_q": 5}},
+    "both": {"use_rslora": True, "rank_pattern": {"to_q": 2}, "alpha_pattern": {r"mid_block\..*\.to_v": 1}},
+    "convolutions": {"r": 3, "lora_alpha": 2, "target_modules": ["conv1", "conv_shortcut", "proj_in", "conv_in"]},
+    "linear": {"lora_alpha": 3, "target_modules": "all-linear", "lora_dropout": 0.1},
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*rank_pattern.* or .*alpha_pattern", "ignore:.*rslora")
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("writer", ["pipeline", "unet", "peft", "bare peft"])
+def test_scales_are_those_that_peft_trained_with(config, writer, tmp_path):
+    config = LoraConfig(**{"target_modules": TARGETS, "init_lora_weights": False, **CONFIGS[config]})
+    trained = build_tiny_pipeline()
+    if writer == "peft":
+        trained.unet = get_peft_model(trained.unet, config, "smooth")
+        trained.unet.save_pretrained(tmp_path)
+        tmp_path /= "smooth"
+        trained.unet = trained.unet.get_base_model()
+    else:
+        trained.unet.add_adapter(config, "smooth")
+    layers = get_peft_model_state_dict(trained.unet, adapter_name="smooth")
+    if writer == "pipeline":
+        metadata = {"unet_lora_adapter_metadata": trained.unet.peft_config["smooth"].to_dict()}
+        StableDiffusionPipeline.save_lora_weights(tmp_path, layers, **metadata)
+    elif writer == "unet":
+        trained.unet.save_lora_adapter(tmp_path, "smooth")
+    elif writer == "bare peft":
+        save_file(layers, tmp_path / "adapter_model.safetensors")
+        trained.unet.peft_config["smooth"].save_pretrained(tmp_path)
+    pipe = build_tiny_pipeline()
+    lora = sn.import_lora(pipe, tmp_path)
+    wanted = effects(trained.unet)
+    assert effects(pipe.unet).keys() == wanted.keys()
+    for found in (effects(pipe.unet), effects(reread(lora, tmp_path).unet)):
+        for name, effect in found.items():
+            torch.testing.assert_close(effect, wanted[name], rtol=1e-5, atol=1e-6)
+    assert same(sn.lora_of(pipe), lora) and sorted(sn.lora_of(trained).pairs) == sorted(lora.pairs)
+    for name, pair in sn.lora_of(trained).pairs.items():
+        assert pair.alpha == pytest.approx(lora.pairs[name].alpha)
+
+
+def reread(lora: Lora, folder):
+    """A pipeline with the LoRA as diffusers reads it from our file."""
+    other = build_tiny_pipeline()
+    file = export_lora(lora, folder / "again" / "lora.safetensors")
+    other.load_lora_weights(str(file.parent), weight_name=file.name, adapter_name="smooth")
+    return other
+
+
+def diffusers_names(unet) -> dict[str, str]:
+    """The names that modules have in the original code of Stable Diffusion, as diffusers' converter reads them."""
+    originals = list(original_names([name for name, _ in unet.named_modules()]))
+    keys = {f"model.diffusion_model.{n}.{kind}": n for n in originals for kind in ("weight", "bias")}
+    found = convert_ldm_unet_checkpoint(keys, dict(unet.config))
+    return {key.removesuffix(".weight"): name for key, name in found.items() if key.endswith(".weight")}
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_kohya_files_with_original_names_are_read_and_exported_with_diffusers_names(mixed, tmp_path, capsys):
+    pipe = random_pipeline(FOUR_LEVELS)
+    pipe.save_pretrained(tmp_path / "model")
+    lora, names, state = everywhere(pipe.unet), diffusers_names(pipe.unet), {}
+    for i, (name, pair) in enumerate(lora.pairs.items()):
+        flat = f"lora_unet_{name if mixed and i % 2 else names[name]}".replace(".", "_")
+        state |= {f"{flat}.lora_down.weight": pair.down, f"{flat}.lora_up.weight": pair.up}
+        state[f"{flat}.alpha"] = torch.tensor(pair.alpha)
+    save_file(state, tmp_path / "ldm.safetensors")
+    assert same(sn.import_lora(pipe, tmp_path / "ldm.safetensors"), lora)
+    for form in ("diffusers", "kohya"):
+        command = ["export", "--lora", str(tmp_path / "ldm.safetensors"), "--format", form]
+        command += ["--output", str(tmp_path / f"{form}.safetensors")]
+        with pytest.raises(ValueError, match="name a --model it fits"):
+            main(command)
+        with pytest.raises(ValueError, match="for another architecture"):
+            main([*command, "--model", "postcard"])
+        assert not (tmp_path / f"{form}.safetensors").exists()
+        main([*command, "--model", str(tmp_path / "model")])
+        other = random_pipeline(FOUR_LEVELS)
+        other.load_lora_weights(str(tmp_path), weight_name=f"{form}.safetensors")
+        torch.testing.assert_close(answer(other, 32), answer(pipe, 32), rtol=1e-4, atol=1e-5)
+
+
+def test_diffusers_reads_original_names_of_attention_alike(tmp_path):
+    pipe = random_pipeline(FOUR_LEVELS)
+    lora = {n: p for n, p in everywhere(pipe.unet).pairs.items() if "attentions" in n}
+    names, state = diffusers_names(pipe.unet), {}
+    for name, pair in lora.items():
+        flat = f"lora_unet_{names[name].replace('.', '_')}"
+        state |= {f"{flat}.lora_down.weight": pair.down, f"{flat}.lora_up.weight": pair.up}
+        state[f"{flat}.alpha"] = torch.tensor(1.5)
+    save_file(state, tmp_path / "ldm.safetensors")
+    theirs = random_pipeline(FOUR_LEVELS)
+    theirs.load_lora_weights(str(tmp_path), weight_name="ldm.safetensors", unet_config=theirs.unet.config)
+    sn.import_lora(pipe, tmp_path / "ldm.safetensors")
+    torch.testing.assert_close(answer(pipe, 32), answer(theirs, 32), rtol=1e-4, atol=1e-5)
 
 
 def test_kohya_says_its_rank_and_alpha_in_the_header(lora, tmp_path):
@@ -139,7 +282,8 @@ def test_kohya_says_its_rank_and_alpha_in_the_header(lora, tmp_path):
     assert all(key.startswith("lora_unet_") for key in load_file(tmp_path / "k.safetensors"))
 
 
-def test_the_command_line_exports_there_and_back(lora, tiny_folder, tmp_path, capsys):
+def test_the_command_line_exports_there_and_back(lora, tiny_pipe, tiny_folder, tmp_path, capsys):
+    modules = [name for name, _ in tiny_pipe.unet.named_modules()]
     file = written(lora, "kohya", tmp_path)
     with pytest.raises(ValueError, match="give a --model that it fits"):
         main(["export", "--lora", str(file), "--output", str(tmp_path / "d.safetensors")])
@@ -147,8 +291,9 @@ def test_the_command_line_exports_there_and_back(lora, tiny_folder, tmp_path, ca
     assert "alpha 1.5 and 5, read as kohya; wrote" in capsys.readouterr().out
     main(["export", "--lora", str(tmp_path / "d.safetensors"), "--output", str(tmp_path / "k.safetensors"),
           "--format", "kohya"])  # fmt: skip
-    ours, theirs = load_file(tmp_path / "k.safetensors"), load_file(file)
-    assert ours.keys() == theirs.keys() and all(torch.equal(value, theirs[key]) for key, value in ours.items())
+    ours, theirs = (read_lora(f, modules) for f in (tmp_path / "k.safetensors", file))
+    for name, pair in ours.pairs.items():
+        torch.testing.assert_close(pair.up * pair.alpha, theirs.pairs[name].up * theirs.pairs[name].alpha)
 
 
 def spoiled(lora: Lora, how: str, folder):
@@ -215,12 +360,86 @@ def test_what_cannot_be_is_refused_and_nothing_changes(pipe, lora, how, message,
     assert not torch.equal(answer(pipe), before)
 
 
-def test_other_kinds_of_peft_are_refused(pipe, lora, tmp_path):
-    written(lora, "peft", tmp_path)
-    config = json.loads((tmp_path / "adapter_config.json").read_text())
-    (tmp_path / "adapter_config.json").write_text(json.dumps(config | {"use_rslora": True}))
-    with pytest.raises(ValueError, match="of another kind"):
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"use_dora": True}, {"lora_bias": True}, {"bias": "all"}, {"modules_to_save": ["conv_out"]},
+        {"init_lora_weights": "pissa"}, {"peft_type": "LOHA"}, {"layer_replication": [[0, 1]]}, {"unheard_of": True},
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("where", ["beside", "header"])
+def test_other_kinds_of_peft_are_refused(pipe, lora, settings, where, tmp_path):
+    file = written(lora, "peft", tmp_path)
+    config = json.loads((tmp_path / "adapter_config.json").read_text()) | settings
+    if where == "header":
+        save_file(
+            load_file(file), file, {"lora_adapter_metadata": json.dumps({f"unet.{k}": v for k, v in config.items()})}
+        )
+    else:
+        (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=f"of another kind.*{next(iter(settings))}"):
         sn.import_lora(pipe, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("lora_unet_X.dora_scale", "DoRA"),
+        ("unet.X.lora_magnitude_vector", "DoRA"),
+        ("lora_unet_X.hada_w1_a", "LoHa"),
+        ("lora_unet_X.lokr_w1", "LoKr"),
+        ("lora_unet_X.lora_mid.weight", "Tucker"),
+        ("lora_unet_X.oft_blocks", "OFT"),
+        ("lora_unet_X.diff", "whole weights"),
+        ("unet.X.lora_B.bias", "biases"),
+        ("unet.conv_out.lora_A.other.weight", "more than one LoRA"),
+    ],
+)
+def test_other_kinds_of_adapters_are_refused_by_name(pipe, key, message, tmp_path):
+    state = {f"unet.conv_out.lora_{half}.default.weight": torch.ones(1, 1) for half in "AB"}
+    save_file(state | {key: torch.ones(1)}, tmp_path / "lora.safetensors")
+    with pytest.raises(ValueError, match=message):
+        sn.import_lora(pipe, tmp_path)
+
+
+def test_a_scale_that_a_file_contradicts_or_leaves_open_is_refused(pipe, lora, tmp_path):
+    file = written(lora, "peft", tmp_path)
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config | {"r": 4, "rank_pattern": {}}))
+    with pytest.raises(ValueError, match="says rank 4 for"):
+        sn.import_lora(pipe, file)
+    (tmp_path / "adapter_config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"settings of .* cannot be read"):
+        sn.import_lora(pipe, file)
+    (tmp_path / "adapter_config.json").unlink()
+    with pytest.raises(ValueError, match=r"lacks adapter_config\.json"):
+        sn.import_lora(pipe, file)
+    state = load_file(written(lora, "kohya", tmp_path))
+    bare = {key: value for key, value in state.items() if "alpha" not in key}
+    save_file(bare, tmp_path / "k.safetensors", {"ss_network_alpha": "1"})
+    with pytest.raises(ValueError, match=r"has no alpha for .* says 1 in its header"):
+        sn.import_lora(pipe, tmp_path / "k.safetensors")
+    for alpha, message in ((torch.ones(2), "one number as alpha"), (torch.tensor(float("inf")), "not finite")):
+        save_file(state | {next(k for k in state if "alpha" in k): alpha}, tmp_path / "k.safetensors")
+        with pytest.raises(ValueError, match=message):
+            sn.import_lora(pipe, tmp_path / "k.safetensors")
+
+
+def test_settings_of_peft_beside_another_file_are_not_its_own(pipe, lora, tmp_path):
+    written(lora, "peft", tmp_path)
+    sn.import_lora(pipe, written(lora, "lora.down", tmp_path))
+    assert same(sn.lora_of(pipe), plain(lora))
+
+
+def test_a_missing_alpha_is_the_rank_as_in_kohyas_programs(pipe, lora, tmp_path):
+    state = load_file(written(lora, "kohya", tmp_path))
+    gone = [key for key in state if "to_q" in key and "alpha" in key]
+    save_file(
+        {k: v for k, v in state.items() if k not in gone}, tmp_path / "k.safetensors", {"ss_network_alpha": "Dynamic"}
+    )
+    found = sn.import_lora(pipe, tmp_path / "k.safetensors")
+    for name, pair in found.pairs.items():
+        assert pair.alpha == (pair.rank if "to_q" in name else lora.pairs[name].alpha)
 
 
 def test_a_second_one_is_refused_and_the_first_keeps_working(pipe, lora):

@@ -1,0 +1,88 @@
+"""The adapters that a model holds, as peft keeps them: their state, and how it is put back."""
+
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+from torch import nn
+
+Active = Mapping[nn.Module, str | list[str]]
+"""Names of the active adapters, by module."""
+
+
+def unwrapped(unet: nn.Module) -> nn.Module:
+    """The diffusers UNet inside one that `peft.get_peft_model` wrapped."""
+    return getattr(unet, "get_base_model", lambda: unet)()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hides peft's warning about a second adapter, which is intended here."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")
+        yield
+
+
+def layers(model: nn.Module) -> list[nn.Module]:
+    """The layers of a model that hold adapters."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+
+
+def active_names(model: nn.Module) -> Active:
+    """Names of the active adapters, by module."""
+    return {module: module._active_adapter for module in model.modules() if "_active_adapter" in vars(module)}
+
+
+def restore(active: Active) -> None:
+    """Makes the same adapters active again."""
+    # peft's own `set_adapter` would also change which weights require gradients.
+    for module, names in active.items():
+        module._active_adapter = names
+
+
+def activate(model: nn.Module, name: str, active: Active) -> None:
+    """Makes an adapter active in a model, on top of those that were active."""
+    restore(active)
+    known = {module: [names] if isinstance(names, str) else names for module, names in active.items()}
+    # diffusers asks the first layer which adapters are active, so that all list the same.
+    others = list(dict.fromkeys(n for module in layers(model) for n in known.get(module, [])))
+    for module in layers(model):
+        names = known.get(module, others)
+        module._active_adapter = names if name in names else [*names, name]
+
+
+def remove(unet: nn.Module, name: str, active: Active) -> None:
+    """Takes out an adapter, and the layers that came with it; those that were there are active as they were."""
+    restore(active)
+    unet.delete_adapters(name)
+    for place, module in list(unet.named_modules()):
+        if module not in active and hasattr(module, "base_layer"):
+            parent, _, own = place.rpartition(".")
+            setattr(unet.get_submodule(parent), own, module.base_layer)
+
+
+def check_open(modules: Iterable[nn.Module]) -> None:
+    """Raises ValueError if peft would ignore an adapter in some module."""
+    for layer in modules:
+        if getattr(layer, "disable_adapters", False):
+            raise ValueError(
+                "the LoRAs of this pipeline are disabled, and any other would be too: call pipe.enable_lora() first; "
+                "a weight of 0, by pipe.set_adapters, keeps one without an effect"
+            )
+        if fused := getattr(layer, "merged_adapters", None):
+            raise ValueError(
+                f"{' and '.join(fused)} is fused into the weights of this pipeline, where it hides other LoRAs: call "
+                "pipe.unfuse_lora() to keep it adjustable, or pipe.unload_lora_weights() to keep it in the weights"
+            )
+
+
+def requires_grad(unet: nn.Module) -> dict[nn.Parameter, bool]:
+    """Which weights require gradients: peft changes that whenever it adds or activates something."""
+    return {p: p.requires_grad for p in unet.parameters()}
+
+
+def restore_grad(trained: Mapping[nn.Parameter, bool]) -> None:
+    for p, was_trained in trained.items():
+        p.requires_grad_(was_trained)

@@ -1,0 +1,277 @@
+"""Adapters of other kinds and origins keep their state, whatever is done to the smooth LoRA."""
+
+import warnings
+
+import peft
+import pytest
+import torch
+from diffusers.training_utils import _collate_lora_metadata
+from peft.utils import get_peft_model_state_dict
+from tiny import build_tiny_pipeline
+
+import smoothnb as sn
+from smoothnb.models.adapters import layers
+from smoothnb.models.load import fingerprint
+from smoothnb.models.lora import TARGETS, blended, stacked_lora
+from smoothnb.models.lora_files import Lora, Pair
+
+pytestmark = pytest.mark.filterwarnings("ignore:Already found a `peft_config`")
+
+
+@torch.no_grad()
+def answer(pipe):
+    generator = torch.Generator().manual_seed(1)
+    noise = torch.randn(2, 4, 8, 8, generator=generator)
+    embeds = pipe.text_encoder(torch.arange(14).reshape(2, 7)).last_hidden_state
+    return pipe.unet(noise, 300, embeds).sample
+
+
+def smooth_lora(pipe, scale: float = 0.3) -> Lora:
+    generator = torch.Generator().manual_seed(0)
+    pairs = {}
+    for name, module in pipe.unet.named_modules():
+        if name.endswith(tuple(TARGETS)) and "base_model" not in name:
+            out, width = module.weight.shape
+            down, up = (scale * torch.randn(s, generator=generator) for s in ((2, width), (out, 2)))
+            pairs[name] = Pair(down, up, 3.0)
+    return Lora(pairs)
+
+
+def add(pipe, name: str, kind=peft.LoraConfig, scale: float = 0.3, part: str = "unet", **config) -> None:
+    """A trained adapter, made by peft."""
+    torch.manual_seed(len(name))
+    config = {"target_modules": ["to_q", "to_v", "ff.net.2"], **config}
+    getattr(pipe, part).add_adapter(kind(r=2, **config), adapter_name=name)
+    with torch.no_grad():
+        for key, p in getattr(pipe, part).named_parameters():
+            if f".{name}" in key and "magnitude" not in key:
+                p.copy_(scale * torch.randn(p.shape))
+
+
+def load(pipe, folder, **config) -> None:
+    """A style for UNet and text encoder, saved and loaded by diffusers."""
+    other = build_tiny_pipeline()
+    add(other, "default", **config)
+    add(other, "default", part="text_encoder", target_modules=["q_proj", "v_proj"])
+    parts = {"unet": other.unet, "text_encoder": other.text_encoder}
+    other.save_lora_weights(
+        folder, get_peft_model_state_dict(other.unet), get_peft_model_state_dict(other.text_encoder),
+        **_collate_lora_metadata(parts),
+    )  # fmt: skip
+    pipe.load_lora_weights(str(folder), adapter_name="style")
+
+
+def several(pipe, folder) -> None:
+    load(pipe, folder)
+    add(pipe, "second", target_modules=["to_k", "conv1"])
+    add(pipe, "third")
+    pipe.set_adapters(["style", "second"], [0.7, 1.6])
+
+
+def by_block(pipe, folder) -> None:
+    load(pipe, folder)
+    pipe.set_adapters("style", {"unet": {"down": 0.3, "up": 2.0}, "text_encoder": 0.4})
+
+
+def inactive(pipe, folder) -> None:
+    load(pipe, folder)
+    pipe.unet.set_adapters([])
+
+
+def wrapped(pipe, folder) -> None:
+    pipe.unet = peft.get_peft_model(pipe.unet, peft.LoraConfig(target_modules=["to_k"], init_lora_weights=False))
+
+
+def fused(pipe, folder) -> None:
+    load(pipe, folder)
+    pipe.fuse_lora()
+    pipe.unload_lora_weights()
+
+
+STYLES = {
+    "loaded": load, "several": several, "by block": by_block, "inactive": inactive, "wrapped": wrapped, "fused": fused,
+    "rank-stabilized": lambda pipe, _: add(pipe, "style", use_rslora=True),
+    "elsewhere": lambda pipe, _: add(pipe, "style", target_modules=["conv_in", "time_emb_proj"]),
+    "injected": lambda pipe, _: peft.inject_adapter_in_model(
+        peft.LoraConfig(target_modules=["to_q"], init_lora_weights=False), pipe.unet, "style"
+    ),
+}  # fmt: skip
+BASED = {
+    "dora": lambda pipe, _: add(pipe, "style", use_dora=True),
+    "loha": lambda pipe, _: add(pipe, "style", peft.LoHaConfig),
+    "modules to save": lambda pipe, _: add(pipe, "style", modules_to_save=["conv_out"]),
+}
+"""Styles whose effect depends on the weights that they stand on, or that hold whole weights."""
+
+
+def state(pipe) -> dict:
+    """All that peft knows about adapters other than the smooth one."""
+    found = {}
+    for part in (pipe.unet, pipe.text_encoder):
+        for name, module in part.named_modules():
+            if "_active_adapter" in vars(module):
+                active = [n for n in module.active_adapters if n != "smooth"]
+                scales = {k: v for k, v in getattr(module, "scaling", {}).items() if k != "smooth"}
+                grads = {k: p.requires_grad for k, p in module.named_parameters() if "smooth" not in k and "style" in k}
+                if active or scales:
+                    found[name.replace(".base_layer", "")] = active, scales, module.disable_adapters, grads
+    return found
+
+
+@pytest.mark.parametrize("style", [*STYLES, *BASED])
+def test_other_adapters_keep_their_state_and_weight(style, tmp_path):
+    pipe = build_tiny_pipeline()
+    (STYLES | BASED)[style](pipe, tmp_path)
+    before, kept = answer(pipe), state(pipe)
+    bare = answer(build_tiny_pipeline())
+    assert torch.equal(before, bare) is False
+    lora = smooth_lora(build_tiny_pipeline())
+    sn.import_lora(pipe, lora)
+    both = answer(pipe)
+    assert not torch.allclose(both, before, atol=1e-2)
+    if style in STYLES:
+        other = build_tiny_pipeline()
+        STYLES[style](other, tmp_path)
+        modules = dict(getattr(other.unet, "get_base_model", lambda: other.unet)().named_modules())
+        for name, pair in lora.pairs.items():
+            modules[name].weight.data += pair.alpha / pair.rank * pair.up @ pair.down
+        torch.testing.assert_close(both, answer(other), rtol=1e-4, atol=1e-4)
+    assert {k: v for k, v in state(pipe).items() if k in kept} == kept
+    with blended(pipe, 0.0):
+        assert torch.equal(answer(pipe), before)
+    assert torch.equal(answer(pipe), both)
+    sn.set_smoothness(pipe, 0)
+    assert torch.equal(answer(pipe), before)
+    assert {k: v for k, v in state(pipe).items() if k in kept} == kept
+    with stacked_lora(pipe.unet, 2, "more") as weights:
+        assert torch.equal(answer(pipe), before)
+        for p in weights:
+            p.data.normal_()
+        assert not torch.allclose(answer(pipe), before, atol=1e-2)
+    assert torch.equal(answer(pipe), before)
+    sn.set_smoothness(pipe, 1)
+    assert torch.equal(answer(pipe), both)
+    assert {k: v for k, v in state(pipe).items() if k in kept} == kept
+    assert sorted(sn.lora_of(pipe).pairs) == sorted(lora.pairs)
+
+
+@pytest.mark.parametrize("style", ["nothing", *STYLES, *BASED])
+@pytest.mark.parametrize("how", ["weights", "alphas"])
+def test_a_lora_without_effect_is_refused_on_top_of_any_other(style, how, tmp_path):
+    pipe = build_tiny_pipeline()
+    (STYLES | BASED).get(style, lambda *_: None)(pipe, tmp_path)
+    before, kept, mark = answer(pipe), state(pipe), fingerprint(pipe)
+    lora = smooth_lora(build_tiny_pipeline())
+    zero = {n: Pair(p.down, p.up * (how != "weights"), p.alpha * (how != "alphas")) for n, p in lora.pairs.items()}
+    with pytest.raises(ValueError, match="changes nothing"):
+        sn.import_lora(pipe, Lora(zero))
+    assert torch.equal(answer(pipe), before) and state(pipe) == kept and fingerprint(pipe) == mark
+
+
+@pytest.mark.parametrize("part", ["attn2.to_q", "attn2.to_k", "attn1.to_q"])
+def test_a_lora_of_queries_or_keys_alone_has_an_effect(part):
+    pipe = build_tiny_pipeline()
+    lora = smooth_lora(pipe)
+    sn.import_lora(pipe, Lora({name: pair for name, pair in lora.pairs.items() if part in name}))
+
+
+def test_set_smoothness_switches_the_smooth_lora_on_again(tmp_path):
+    pipe = build_tiny_pipeline()
+    several(pipe, tmp_path)
+    sn.import_lora(pipe, smooth_lora(build_tiny_pipeline()))
+    assert pipe.unet.active_adapters() == ["style", "second", "smooth"]
+    both = answer(pipe)
+    pipe.set_adapters(["style", "second"], [0.7, 1.6])
+    assert not torch.equal(answer(pipe), both)
+    with blended(pipe, 1):
+        assert torch.equal(answer(pipe), both)
+    assert pipe.unet.active_adapters() == ["style", "second"]
+    sn.set_smoothness(pipe, 1)
+    assert torch.equal(answer(pipe), both)
+
+
+@pytest.mark.parametrize(("how", "message"), [("disable_lora", "are disabled"), ("fuse_lora", "style is fused")])
+def test_disabled_and_fused_adapters_are_refused_by_name(how, message, tmp_path):
+    lora = smooth_lora(build_tiny_pipeline())
+    pipe = build_tiny_pipeline()
+    load(pipe, tmp_path)
+    getattr(pipe, how)()
+    before, kept = answer(pipe), state(pipe)
+    with pytest.raises(ValueError, match=message):
+        sn.import_lora(pipe, lora)
+    with pytest.raises(ValueError, match=message), stacked_lora(pipe.unet, 2, "more"):
+        pass
+    assert torch.equal(answer(pipe), before) and state(pipe) == kept
+    pipe = build_tiny_pipeline()
+    load(pipe, tmp_path)
+    sn.import_lora(pipe, lora)
+    getattr(pipe, how)()
+    before = answer(pipe)
+    with pytest.raises(ValueError, match=message.replace("style is", "style and smooth is")):
+        sn.set_smoothness(pipe, 0.5)
+    with pytest.raises(ValueError, match=message.replace("style is", "style and smooth is")), blended(pipe, 0.5):
+        pass
+    assert torch.equal(answer(pipe), before)
+    pipe.enable_lora() if how == "disable_lora" else pipe.unfuse_lora()
+    sn.set_smoothness(pipe, 0.5)
+    assert not torch.allclose(answer(pipe), before, atol=1e-2)
+
+
+def test_fingerprints_notice_every_state_of_adapters(tmp_path):
+    pipe = build_tiny_pipeline()
+    seen = {fingerprint(pipe): "bare"}
+
+    def differs(what: str) -> None:
+        mark = fingerprint(pipe)
+        assert mark not in seen, f"{what} looks like {seen[mark]}"
+        assert mark == fingerprint(pipe)
+        seen[mark] = what
+
+    load(pipe, tmp_path)
+    differs("style")
+    for weight in (0.7, {"unet": 0.7, "text_encoder": 0.2}, {"unet": {"down": 0.3, "mid": 1.0, "up": 1.0}}):
+        pipe.set_adapters("style", weight)
+        differs(f"style at {weight}")
+    pipe.disable_lora()
+    differs("disabled")
+    pipe.enable_lora()
+    pipe.unet.set_adapters([])
+    differs("inactive in the UNet")
+    pipe.set_adapters("style", 0.7)
+    before = fingerprint(pipe)
+    with warnings.catch_warnings():
+        sn.import_lora(pipe, smooth_lora(build_tiny_pipeline()))
+    differs("with the smooth one")
+    sn.set_smoothness(pipe, 0.5)
+    differs("smoothness 0.5")
+    pipe.fuse_lora()
+    differs("fused")
+    pipe.unload_lora_weights()
+    differs("fused for good")
+    pipe = build_tiny_pipeline()
+    load(pipe, tmp_path)
+    pipe.set_adapters("style", 0.7)
+    assert fingerprint(pipe) == before
+    add(pipe, "save", modules_to_save=["conv_out"])
+    differs("whole weights")
+    pipe.unet.set_adapter("style")
+    differs("without them")
+
+
+@pytest.mark.parametrize("config", [{"use_dora": True}, {"modules_to_save": ["conv_out"]}, {"kind": peft.LoHaConfig}])
+def test_a_smooth_adapter_of_another_kind_is_not_exported(config):
+    pipe = build_tiny_pipeline()
+    add(pipe, "smooth", **config)
+    with pytest.raises(ValueError, match="of another kind"):
+        sn.lora_of(pipe)
+
+
+def test_a_smooth_lora_of_the_text_encoder_is_blended_and_not_exported(tmp_path):
+    pipe = build_tiny_pipeline()
+    bare = answer(pipe)
+    load(build_tiny_pipeline(), tmp_path)
+    pipe.load_lora_weights(str(tmp_path), adapter_name="smooth")
+    sn.set_smoothness(pipe, 0)
+    assert torch.equal(answer(pipe), bare) and len(layers(pipe.text_encoder))
+    with pytest.raises(ValueError, match="text encoder too"):
+        sn.lora_of(pipe)
