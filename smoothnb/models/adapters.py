@@ -1,4 +1,4 @@
-"""The adapters that a model holds, as peft keeps them: their state, and how it is put back."""
+"""State of the adapters in a model, as peft keeps it: saved, changed for one adapter, and restored."""
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,7 +11,7 @@ Active = Mapping[nn.Module, str | list[str]]
 
 
 def unwrapped(unet: nn.Module) -> nn.Module:
-    """The diffusers UNet inside one that `peft.get_peft_model` wrapped."""
+    """Returns the diffusers UNet, also if `peft.get_peft_model` wrapped it."""
     return getattr(unet, "get_base_model", lambda: unet)()
 
 
@@ -54,7 +54,7 @@ def activate(model: nn.Module, name: str, active: Active) -> None:
 
 
 def remove(unet: nn.Module, name: str, active: Active) -> None:
-    """Takes out an adapter, and the layers that came with it; those that were there are active as they were."""
+    """Removes an adapter and the layers that were added for it, and restores which others are active."""
     restore(active)
     unet.delete_adapters(name)
     for place, module in list(unet.named_modules()):

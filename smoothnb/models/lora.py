@@ -1,4 +1,4 @@
-"""The smooth LoRA: made new, attached to a pipeline, and blended with the base model."""
+"""The smooth LoRA: created, attached to a pipeline, and blended with the base model."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,11 +20,11 @@ TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 
 
 def add_lora(unet: nn.Module, rank: int) -> None:
-    """Adds a new LoRA to the query, key, value and output projections of a UNet's attention; only it is trained.
+    """Adds a new LoRA to the query, key, value and output projections of a UNet's attention, and freezes the rest.
 
     Args:
-        unet: A diffusers UNet; its output does not change yet, as one of each pair of matrices starts at zero.
-        rank: Of the matrices; the scale is 1 (alpha equals the rank). The paper: 8.
+        unet: A diffusers UNet. Its output does not change yet, as one of each pair of matrices starts at zero.
+        rank: Rank of the matrices; the scale is 1 (alpha equals the rank). The paper uses 8.
     """
     _add_adapter(unet, rank, SMOOTH)
 
@@ -73,14 +73,14 @@ def stacked_lora(unet: nn.Module, rank: int, name: str) -> Iterator[list[nn.Para
 
 @checked()
 def lora_of(pipe, dtype: torch.dtype | None = None) -> Lora:
-    """The smooth LoRA that a pipeline holds, to be exported.
+    """Returns the smooth LoRA that a pipeline holds, for `export_lora`.
 
     Args:
         pipe: A diffusers pipeline.
-        dtype: Of the weights; by default their own.
+        dtype: Data type of the weights; by default, their own.
 
     Raises:
-        ValueError: If it holds none, or one that is no plain LoRA of the UNet, such as DoRA.
+        ValueError: If it holds none, or one that is not a plain LoRA of the UNet, such as DoRA.
     """
     _smooth_layers(pipe)
     if SMOOTH in getattr(pipe.text_encoder, "peft_config", {}):
@@ -136,7 +136,7 @@ def import_lora(pipe, source: str | Path | Lora) -> Lora:
         for name, pair in lora.pairs.items()
         for half, weight in (("A", pair.down), ("B", pair.up))
     }
-    # diffusers says when a UNet has other adapters too.
+    # diffusers warns when a UNet has other adapters too.
     try:
         with errors_only(logging), adapters.quiet():
             unet.load_lora_adapter(
@@ -172,11 +172,11 @@ def check_fits(lora: Lora, unet: nn.Module) -> None:
 
 @torch.no_grad()
 def _answer(unet: nn.Module) -> torch.Tensor:
-    """What a UNet predicts for a small noise: it tells whether its weights have changed."""
+    """A UNet's prediction for a small noise, which tells whether its weights have changed."""
     generator = torch.Generator().manual_seed(0)
     side = 2 ** len(unet.config.block_out_channels)
     noise = torch.randn(1, unet.config.in_channels, side, side, generator=generator)
-    # More than one token: attention to one alone asks neither for queries nor for keys.
+    # Several tokens: attention to a single one does not depend on queries and keys.
     embeds = torch.randn(1, 4, unet.config.cross_attention_dim, generator=generator)
     return unet(noise.to(unet.device, unet.dtype), 500, embeds.to(unet.device, unet.dtype)).sample
 

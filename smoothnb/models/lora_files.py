@@ -1,4 +1,4 @@
-"""LoRA files in the forms that tools write: diffusers, peft, attention processors of old, kohya."""
+"""LoRA files in the formats that tools write: diffusers, peft, the attention processors of earlier diffusers, kohya."""
 
 import json
 import re
@@ -29,7 +29,7 @@ KEYS = [
     ("diffusers", r"(?:unet\.)?(?P<module>.+)\.(?:(?:lora|lora_linear_layer)\.(?P<part>down|up)\.weight|alpha)"),
     ("diffusers", r"(?:unet\.)?(?P<module>.+)\.lora_(?P<part>[AB])(?:\.\w+)?\.weight"),
 ]
-"""Keys of each form. The first that fits counts; the prefix `unet.` may be missing, as in the paper's own LoRA."""
+"""Keys of each format; the first match counts. The prefix `unet.` may be missing, as in the paper's own LoRA."""
 OTHER_KINDS = [
     (r"dora_scale|lora_magnitude_vector", "DoRA"),
     (r"\.hada_", "LoHa"),
@@ -38,7 +38,7 @@ OTHER_KINDS = [
     (r"\.oft_|\.boft_", "OFT"),
     (r"\.diff(_b)?$|\.bias$|\.w_norm|\.b_norm", "a LoRA with whole weights or biases besides"),
 ]
-"""How keys of adapters look that no pair of matrices can hold."""
+"""Keys of adapters that are more than pairs of matrices, and what these are called."""
 PARTS = {"down": "down", "A": "down", "up": "up", "B": "up", None: "alpha"}
 TEXT_ENCODER = re.compile(r"(?:lora_te\d*_|text_encoder)")
 
@@ -67,9 +67,9 @@ class Lora:
     """A LoRA for a UNet, as a file holds it.
 
     Attributes:
-        pairs: By name of the module, as `unet.named_modules()` says it.
-        form: In which it was read: diffusers, peft, attn_procs or kohya.
-        metadata: The rest of the file's header.
+        pairs: Pair of matrices of each module, by its name in `unet.named_modules()`.
+        form: Format that the LoRA was read from: diffusers, peft, attn_procs or kohya.
+        metadata: The other entries of the file's header.
     """
 
     pairs: Mapping[str, Pair]
@@ -87,7 +87,7 @@ class Lora:
         return [(pair.rank, pair.alpha) for pair in self.pairs.values()]
 
     def adapter_metadata(self) -> dict:
-        """What diffusers takes for `peft.LoraConfig`: rank and alpha of the first module, and those that differ."""
+        """Returns settings of `peft.LoraConfig` as diffusers stores them: rank and alpha, and where modules differ."""
         rank, alpha = self._scales()[0]
         return {
             "unet.r": rank,
@@ -99,18 +99,19 @@ class Lora:
 
 
 def read_lora(source: str | Path, modules: Iterable[str] = ()) -> Lora:
-    """Reads a LoRA in any of the forms.
+    """Reads a LoRA in any of the formats.
 
     Args:
         source: A `.safetensors` file, a folder that holds one, or a hub id.
-        modules: Names of the UNet's modules. Only kohya's form needs them, as it writes dots and underscores alike.
+        modules: Names of the UNet's modules, needed for kohya's format, whose keys do not distinguish dots from
+            underscores.
 
     Returns:
-        The LoRA, its weights as they are in the file.
+        The LoRA, with the weights as they are in the file.
 
     Raises:
-        FileNotFoundError: If there is no such file or folder, and it is no hub id.
-        ValueError: If the file is a pickle, cut off, or no LoRA for a UNet. The message says which.
+        FileNotFoundError: If there is no such file or folder, and the source is not a hub id.
+        ValueError: If the file is a pickle, is truncated, or is not a plain LoRA of a UNet. The message says which.
     """
     path = _file(source)
     tensors, header = read_weights(path)
@@ -152,7 +153,7 @@ WAYS = "unet.….lora.down.weight, ….lora_A.weight, ….processor.to_q_lora.do
 
 
 def _file(source: str | Path) -> Path:
-    """The file of weights that is meant."""
+    """Finds the file of weights."""
     path = expanded(source)
     if path.is_dir():
         found = sorted(path.glob("*.safetensors"))
@@ -189,23 +190,23 @@ def _pair(path: Path, name: str, parts: Mapping[str, Tensor], alpha_of: Callable
 def export_lora(
     lora: Lora, path: str | Path, form: Form = "diffusers", metadata: Mapping[str, str] | None = None
 ) -> Path:
-    """Writes a LoRA that `import_lora` and diffusers read with the same effect.
+    """Writes a LoRA to a file that `import_lora` and diffusers read with the same effect.
 
-    Read again it is the same to the last bit, except that kohya's form gets one alpha for all modules, as diffusers
-    reads one alone: weights of modules with another alpha are multiplied by the quotient.
+    The weights are stored unchanged, with one exception: diffusers reads only one alpha from kohya's format, so that
+    all modules get the largest, and `up` is rescaled where a module has another.
 
     Args:
-        lora: What `import_lora` or `read_lora` gave.
+        lora: A LoRA from `import_lora`, `lora_of` or `read_lora`.
         path: The `.safetensors` file to write.
         form: "diffusers", which `pipe.load_lora_weights` reads, or "kohya", which ComfyUI and A1111 read.
-        metadata: For the file's header; by default what the LoRA was read with.
+        metadata: Entries of the file's header; by default, those that the LoRA was read with.
 
     Returns:
         The file.
 
     Raises:
-        ValueError: If the form is another, the file's name ends otherwise, or the LoRA was read without the names of
-            the UNet's modules.
+        ValueError: If the format is unknown, the file name does not end in .safetensors, or the LoRA was read from
+            kohya's format without the names of the UNet's modules.
     """
     from safetensors.torch import save_file
 
@@ -215,11 +216,11 @@ def export_lora(
     if not lora.pairs:
         raise ValueError("expected a LoRA of at least one module, got none")
     header = dict(lora.metadata if metadata is None else metadata)
-    # All others lie in blocks.
+    # All other modules are nested in blocks.
     if flat := sorted(name for name in lora.pairs if "." not in name and name not in ("conv_in", "conv_out")):
         raise ValueError(
-            f"{flat[0]} is a name in kohya's form, which writes dots and underscores alike: name a --model it fits, or "
-            "take what import_lora gives"
+            f"{flat[0]} is a name in kohya's format, which has no dots: give a --model that it fits, or export what "
+            "import_lora returns"
         )
     tensors = {}
     if form == "diffusers":

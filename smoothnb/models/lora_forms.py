@@ -1,4 +1,4 @@
-"""What LoRA files say besides weights: how strong each module's are, and which module of the UNet is meant."""
+"""What LoRA files state besides the weights: the scale of each module's weights, and which module it is."""
 
 import json
 import re
@@ -8,13 +8,13 @@ from pathlib import Path
 PEFT_WEIGHTS = "adapter_model.safetensors"
 PEFT_CONFIG = "adapter_config.json"
 CONFIG = "lora_adapter_metadata"
-"""Where diffusers keeps ranks and alphas in a file's header."""
+"""Entry of a file's header where diffusers stores ranks and alphas."""
 HARMLESS = {
     "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "target_modules", "exclude_modules",
     "layers_to_transform", "layers_pattern", "lora_dropout", "inference_mode", "task_type", "base_model_name_or_path",
     "revision", "auto_mapping", "peft_version", "runtime_config", "eva_config", "fan_in_fan_out",
 }  # fmt: skip
-"""Settings of `peft.LoraConfig` that are obeyed, or do not change what a trained LoRA does."""
+"""Settings of `peft.LoraConfig` that are respected, or do not change the effect of a trained LoRA."""
 ORIGINAL_NAMES = {
     "conv1": "in_layers.2", "conv2": "out_layers.3", "time_emb_proj": "emb_layers.1",
     "conv_shortcut": "skip_connection",
@@ -25,7 +25,7 @@ ORIGINAL_NAMES = {
 
 
 def original_names(modules: Sequence[str]) -> dict[str, str]:
-    """A UNet's modules by their names in the original code of Stable Diffusion, as early kohya files have them."""
+    """Maps names in the original code of Stable Diffusion, which some kohya files use, to those of a UNet's modules."""
     per_block = len({name for name in modules if re.fullmatch(r"down_blocks\.0\.resnets\.\d+", name)})
     found = {}
     for name in modules:
@@ -55,7 +55,7 @@ def check_plain(config: Mapping[str, object], what: str) -> None:
 
     usual = LoraConfig().to_dict() | {"peft_type": "LORA"}
     odd = {k: v for k, v in config.items() if v and v != usual.get(k) and k not in HARMLESS}
-    # Others change the base model's weights.
+    # Other initializations change the base model's weights.
     if odd.get("init_lora_weights") in ("gaussian", "eva"):
         del odd["init_lora_weights"]
     if odd:
@@ -64,7 +64,7 @@ def check_plain(config: Mapping[str, object], what: str) -> None:
 
 
 def alphas(path: Path, form: str, header: Mapping[str, str]) -> Callable[[str, int], float]:
-    """What a file, or peft's settings beside it, say about the alpha of a module of some rank."""
+    """Returns a function from a module's name and rank to its alpha, by a file's header or the settings beside it."""
     from peft import LoraConfig
     from peft.utils.other import get_pattern_key
 

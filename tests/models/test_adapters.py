@@ -99,6 +99,7 @@ STYLES = {
 BASED = {
     "dora": lambda pipe, _: add(pipe, "style", use_dora=True),
     "loha": lambda pipe, _: add(pipe, "style", peft.LoHaConfig),
+    "lokr": lambda pipe, _: add(pipe, "style", peft.LoKrConfig),
     "modules to save": lambda pipe, _: add(pipe, "style", modules_to_save=["conv_out"]),
 }
 """Styles whose effect depends on the weights that they stand on, or that hold whole weights."""
