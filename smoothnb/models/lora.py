@@ -11,7 +11,9 @@ from torch import nn
 from smoothnb._utils import checks
 from smoothnb._utils.arguments import checked
 from smoothnb._utils.console import errors_only
+from smoothnb._utils.temporarily import default_float32
 from smoothnb.models.lora_files import Lora, Pair, read_lora
+from smoothnb.models.parts import check_in_place, uncompiled, weights_of
 
 SMOOTH = "smooth"
 """Name of the adapter in a pipeline."""
@@ -32,9 +34,9 @@ def _add_adapter(unet: nn.Module, rank: int, name: str) -> None:
     from diffusers.training_utils import cast_training_params
     from peft import LoraConfig
 
-    unet.add_adapter(
-        LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=TARGETS), adapter_name=name
-    )
+    config = LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=TARGETS)
+    with default_float32():
+        unet.add_adapter(config, adapter_name=name)
     cast_training_params(unet, dtype=torch.float32)
 
 
@@ -55,6 +57,7 @@ def stacked_lora(unet: nn.Module, rank: int, name: str) -> Iterator[list[nn.Para
     """
     if name in getattr(unet, "peft_config", {}):
         raise ValueError(f"this UNet has an adapter named {name!r} already: unet.delete_adapters({name!r}) removes it")
+    check_in_place(unet, "train a LoRA")
     trained = _trained(unet)
     active = _active(unet)
     try:
@@ -114,6 +117,7 @@ def _activate(unet: nn.Module, names: list[str]) -> None:
 
 
 @checked()
+@uncompiled
 def lora_of(pipe, dtype: torch.dtype | None = None) -> Lora:
     """The smooth LoRA that a pipeline holds, to be exported.
 
@@ -125,11 +129,12 @@ def lora_of(pipe, dtype: torch.dtype | None = None) -> Lora:
         ValueError: If it holds none.
     """
     _must_have_lora(pipe)
+    weights = weights_of(pipe.unet)
     return Lora(
         {
             name: Pair(
-                module.lora_A[SMOOTH].weight.detach().to("cpu", dtype),
-                module.lora_B[SMOOTH].weight.detach().to("cpu", dtype),
+                weights[f"{name}.lora_A.{SMOOTH}.weight"].to("cpu", dtype),
+                weights[f"{name}.lora_B.{SMOOTH}.weight"].to("cpu", dtype),
                 float(module.lora_alpha[SMOOTH]),
             )
             for name, module in pipe.unet.named_modules()
@@ -139,6 +144,7 @@ def lora_of(pipe, dtype: torch.dtype | None = None) -> Lora:
 
 
 @checked(source=None)
+@uncompiled
 def import_lora(pipe, source: str | Path | Lora) -> Lora:
     """Attaches a LoRA to a pipeline's UNet, under the name "smooth", and makes sure that it has an effect.
 
@@ -158,6 +164,7 @@ def import_lora(pipe, source: str | Path | Lora) -> Lora:
     from diffusers.utils import logging
 
     unet = pipe.unet
+    check_in_place(unet, "attach a LoRA")
     if SMOOTH in getattr(unet, "peft_config", {}):
         raise ValueError(
             "this pipeline has a smooth LoRA already: set_smoothness sets its weight, pipe.delete_adapters('smooth') "
@@ -209,12 +216,13 @@ def _answer(unet: nn.Module) -> torch.Tensor:
     """What a UNet predicts for a small noise: it tells whether its weights have changed."""
     generator = torch.Generator().manual_seed(0)
     side = 2 ** len(unet.config.block_out_channels)
-    noise = torch.randn(1, unet.config.in_channels, side, side, generator=generator)
-    embeds = torch.randn(1, 1, unet.config.cross_attention_dim, generator=generator)
+    noise = torch.randn(1, unet.config.in_channels, side, side, generator=generator, dtype=torch.float32)
+    embeds = torch.randn(1, 1, unet.config.cross_attention_dim, generator=generator, dtype=torch.float32)
     return unet(noise.to(unet.device, unet.dtype), 500, embeds.to(unet.device, unet.dtype)).sample
 
 
 @checked(smoothness=checks.number())
+@uncompiled
 def set_smoothness(pipe, smoothness: float) -> None:
     """Blends between the base model and the smooth one.
 
