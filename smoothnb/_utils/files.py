@@ -27,7 +27,7 @@ def expanded(value: str | os.PathLike) -> Path:
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
+def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path next to a file, and replaces the file when the block succeeds.
 
     A file is therefore written whole or not at all, even if the process is killed.

@@ -39,9 +39,9 @@ def load_pipeline(
 ):
     """Loads a text-to-image pipeline for the functions of this package.
 
-    The scheduler is replaced by DDIM, as in the paper, with the model's own noise schedule (`ddim`). diffusers' progress
-    bars are disabled. The safety checker is not loaded, as the functions here decode latents themselves: add one to anything
-    that is open to the public.
+    The scheduler is replaced by DDIM, as in the paper, with the model's own noise schedule, see `ddim`. diffusers'
+    progress bars are disabled. The safety checker is not loaded, as the functions here decode latents themselves: add
+    one to anything that is open to the public.
 
     Args:
         name_or_path: A model that comes with smoothnb ("postcard": small, offline, runs on a CPU; "postcard-film" and
@@ -146,8 +146,8 @@ def fingerprint(pipe, exact: bool = True) -> str:
 
     Args:
         pipe: A diffusers pipeline.
-        exact: Whether the sample is hashed in float16, which gives the same digits in float32 and float16; otherwise only
-            its signs are, which are the same in bfloat16 too.
+        exact: Whether to hash the sample in float16, which gives the same digits in float32 and float16; otherwise only
+            its signs, which are the same in bfloat16 too.
     """
     digest = hashlib.sha256()
     for part in (pipe.unet, pipe.vae, pipe.text_encoder):
