@@ -12,8 +12,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from smoothnb._utils.arguments import checked
-from smoothnb._utils.checks import expanded, several
-from smoothnb._utils.files import atomic_write
+from smoothnb._utils.checks import several
+from smoothnb._utils.files import atomic_write, expanded
 
 ImageLike = Image.Image | str | Path | np.ndarray | Tensor
 """One picture: PIL, a path, or an array or tensor (uint8 in 0…255 or floating point in [0, 1])."""

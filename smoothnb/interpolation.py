@@ -12,6 +12,7 @@ from smoothnb._utils.arguments import checked
 from smoothnb._utils.checks import as_whole
 from smoothnb.inversion.inversion import Inversion
 from smoothnb.latents import seeded_noise, slerp
+from smoothnb.models.parts import device_of
 from smoothnb.sampling import embed, generate
 
 End = int | Tensor | Inversion
@@ -93,7 +94,7 @@ def interpolate(
     embeds = _between(embed(pipe, first), embed(pipe, last), ratios)
     empty = embed(pipe, "").float()
     series = [end.series[:, 0] if isinstance(end, Inversion) and end.series is not None else empty for end in (a, b)]
-    series = _between(*torch.broadcast_tensors(*(x.to(pipe.device) for x in series)), ratios)
+    series = _between(*torch.broadcast_tensors(*(x.to(device_of(pipe)) for x in series)), ratios)
     return _frames(pipe, latents, embeds, series, guidance, steps, batch_size)
 
 
@@ -125,7 +126,7 @@ def _latents(end: End) -> Tensor | None:
 def _latent(pipe, end: End, *size: int) -> Tensor:
     latent = seeded_noise(pipe, end, *size) if isinstance(end, int) else _latents(end)
     latent = latent[0] if latent.ndim == 4 and len(latent) == 1 else latent
-    return latent.to(pipe.device, pipe.unet.dtype)
+    return latent.to(device_of(pipe), pipe.unet.dtype)
 
 
 def _between(a: Tensor, b: Tensor, ratios: np.ndarray) -> Tensor:

@@ -12,6 +12,7 @@ from smoothnb._utils import arguments, checks
 from smoothnb._utils.arguments import checked
 from smoothnb._utils.memory import oom_hint
 from smoothnb.images import ImageLike, to_pil, to_pixels
+from smoothnb.models.parts import device_of
 
 PARALLEL = 1e-7
 """Angle in radians below which two vectors count as parallel; lerp and slerp then agree to float32 precision."""
@@ -158,6 +159,10 @@ def picture_size(pipe, height: int | None = None, width: int | None = None) -> t
     return height, width
 
 
+def _normal(shape: tuple[int, ...], seed: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)
+
+
 @checked()
 def seeded_noise(
     pipe, seed: int | Sequence[int], height: int | None = None, width: int | None = None
@@ -183,8 +188,8 @@ def seeded_noise(
     sizes = picture_size(pipe, height, width)
     shape = (pipe.unet.config.in_channels, *(size // pipe.vae_scale_factor for size in sizes))
     seeds = [seed] if isinstance(seed, int) else list(seed)
-    noise = torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(s)) for s in seeds])
-    noise = noise.to(pipe.device, pipe.unet.dtype)
+    noise = torch.stack([_normal(shape, s) for s in seeds])
+    noise = noise.to(device_of(pipe), pipe.unet.dtype)
     return noise[0] if isinstance(seed, int) else noise
 
 
@@ -219,8 +224,10 @@ def encode_pixels(
     pipe, pixels: Float[Tensor, "batch 3 height width"]
 ) -> Float[Tensor, "batch channel latent_height latent_width"]:
     """`encode` for pixels in [0, 1] that already have the right size; float32."""
-    pixels = pixels.to(pipe.device, pipe.vae.dtype)
-    return pipe.vae.encode(pixels * 2 - 1).latent_dist.mean.float() * pipe.vae.config.scaling_factor
+    encoded = pipe.vae.encode(pixels.to(device_of(pipe), pipe.vae.dtype) * 2 - 1)
+    # A tiny autoencoder returns latents, not a distribution.
+    mean = encoded.latent_dist.mean if hasattr(encoded, "latent_dist") else encoded.latents
+    return mean.float() * pipe.vae.config.scaling_factor
 
 
 @checked(latents=arguments.shaped_latents)
@@ -251,7 +258,7 @@ def decode_pixels(
     latents = latents[None] if latents.ndim == 3 else latents
     parts = []
     for part in latents.split(batch_size):
-        part = part.to(pipe.device, pipe.vae.dtype) / pipe.vae.config.scaling_factor
+        part = part.to(device_of(pipe), pipe.vae.dtype) / pipe.vae.config.scaling_factor
         pixels = pipe.vae.decode(part).sample / 2 + 0.5
         if not torch.isfinite(pixels).all():
             raise FloatingPointError(

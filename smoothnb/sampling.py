@@ -1,6 +1,5 @@
 """Sampling with classifier-free guidance, step by step."""
 
-import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +14,8 @@ from smoothnb._utils.console import progress_bar, warn
 from smoothnb._utils.memory import oom_hint
 from smoothnb.images import to_pil
 from smoothnb.latents import decode, decode_pixels, seeded_noise
+from smoothnb.models.load import ddim
+from smoothnb.models.parts import device_of
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def embed(pipe, prompts: str | Sequence[str]) -> Float[Tensor, "text token embed
                 f"Shorten {prompt!r}",
                 TruncatedPromptWarning,
             )
-    return pipe.encode_prompt(prompts, pipe.device, 1, False)[0]
+    return pipe.encode_prompt(prompts, device_of(pipe), 1, False)[0]
 
 
 @checked()
@@ -70,8 +71,8 @@ def sample(
     """Runs DDIM sampling with classifier-free guidance and yields every step.
 
     ε̂ = ε_θ(x_t, t, ∅) + w (ε_θ(x_t, t, ξ) - ε_θ(x_t, t, ∅)), with the guidance scale w, the prompt's embedding ξ and
-    the negative prompt's ∅ (Ho & Salimans 2022); then one step of the pipeline's scheduler (Song et al. 2020 for DDIM).
-    The pipeline itself is left as it was.
+    the negative prompt's ∅ (Ho & Salimans 2022); then one step of DDIM (Song et al. 2020), whatever scheduler the
+    pipeline has. The pipeline itself is left as it was.
 
     Args:
         pipe: A diffusers pipeline.
@@ -103,8 +104,8 @@ def sample(
             f"{len(series)}"
         )
     embeds = prompts if isinstance(prompts, Tensor) else embed(pipe, prompts)
-    embeds, series = (x.to(pipe.device, pipe.unet.dtype) for x in (embeds, series))
-    latents = latents.to(pipe.device, pipe.unet.dtype).expand(count, -1, -1, -1) * pipe.scheduler.init_noise_sigma
+    embeds, series, latents = (x.to(device_of(pipe), pipe.unet.dtype) for x in (embeds, series, latents))
+    latents = latents.expand(count, -1, -1, -1)
     series = series.expand(num_inference_steps, -1, -1, -1)
     if series.shape[1] not in (1, count) or series.shape[2] != embeds.shape[1]:
         raise ValueError(
@@ -122,7 +123,7 @@ def _steps(pipe, latents: Tensor, embeds: Tensor, series: Tensor, guidance_scale
 
 
 def guided_noise(pipe, x: Tensor, t: Tensor, embeds: Tensor, null: Tensor, guidance_scale: float) -> Tensor:
-    """ε̂ of classifier-free guidance, see `sample`, for scaled latents x and one embedding for each."""
+    """ε̂ of classifier-free guidance, see `sample`, for latents x and one embedding for each."""
     if guidance_scale == 1:
         return pipe.unet(x, t, encoder_hidden_states=embeds).sample
     both = torch.cat([null.expand_as(embeds), embeds])
@@ -143,7 +144,7 @@ def denoise(
     Args:
         pipe: A diffusers pipeline, which is left as it was.
         latents: Initial x, in the UNet's type.
-        noise: From index, timestep and latents scaled by the scheduler to ε̂ (or v̂).
+        noise: From index, timestep and latents to ε̂ (or v̂).
         num_inference_steps: Number of steps of the whole sampling.
         first: Index of the first step to run.
         settle: Called with the index and x after each step; the result replaces x.
@@ -155,16 +156,17 @@ def denoise(
     for index, t in enumerate(scheduler.timesteps[first:], first):
         # Gradients are disabled within the step only: code between two steps belongs to the caller.
         with oom_hint("sampling", "give fewer latents or prompts at a time"), torch.no_grad():
-            prediction = noise(index, t, scheduler.scale_model_input(latents, t))
-            step = scheduler.step(prediction, t, latents)
+            step = scheduler.step(noise(index, t, latents), t, latents)
             latents = settle(index, step.prev_sample)
         yield Step(index, int(t), latents, step.pred_original_sample)
 
 
-def scheduler_for(pipe, num_inference_steps: int):
-    """A copy of the pipeline's scheduler, set to this number of steps."""
-    scheduler = copy.deepcopy(pipe.scheduler)
-    scheduler.set_timesteps(num_inference_steps, device=pipe.device)
+def scheduler_for(pipe, num_inference_steps: int, **settings: object):
+    """The DDIM scheduler of the pipeline's model, set to this number of steps; see `ddim`."""
+    # All timesteps of the training start at 0.
+    offset = {"steps_offset": 0} if num_inference_steps == len(pipe.scheduler.alphas_cumprod) else {}
+    scheduler = ddim(pipe.scheduler, **offset | settings)
+    scheduler.set_timesteps(num_inference_steps, device=device_of(pipe))
     return scheduler
 
 

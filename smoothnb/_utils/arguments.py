@@ -30,17 +30,48 @@ PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 
 
 def pipeline(name: str, value: object, _: object = None) -> object:
-    """A diffusers pipeline."""
+    """A diffusers pipeline, of a text-to-image diffusion model with a UNet."""
+    if (scheduler := getattr(value, "scheduler", None)) is not None:
+        kind, config = type(scheduler).__name__, scheduler.config
+        predicted = config.get("prediction_type")
+        flow = config.get("use_flow_sigmas") or predicted not in ("epsilon", "v_prediction", "sample")
+        if flow or not hasattr(scheduler, "alphas_cumprod"):
+            raise ValueError(
+                f"expected a diffusion model, which DDIM can draw and invert, got a {type(value).__name__} with "
+                f"{kind}: flow-matching models can only be trained here (base_loss, variation_regularizer). If the "
+                "model is no flow-matching model, give its pipeline a scheduler with noise levels ᾱ_t, such as "
+                "diffusers.DDIMScheduler"
+            )
     missing = [part for part in PARTS if not hasattr(value, part)]
     if missing:
         raise TypeError(f"expected {name} as a pipeline, such as load_pipeline() gives, got {shown(value)}")
+    text_to_image(value)
     return value
+
+
+def text_to_image(pipe) -> None:
+    """Raises ValueError unless a pipeline's UNet takes latents, t and a text, and nothing else."""
+    config, channels = pipe.unet.config, pipe.vae.config.latent_channels
+    if config.in_channels != channels or config.out_channels != channels:
+        kind = {9: "an inpainting", 8: "an instruct-pix2pix", 7: "an upscaling", 5: "a depth-to-image"}
+        raise ValueError(
+            f"expected a text-to-image model, got {kind.get(config.in_channels, 'another')} one: its UNet takes "
+            f"{config.in_channels} channels and gives {config.out_channels}, where latents have {channels}. Load the "
+            "text-to-image model that it was made from"
+        )
+    for setting in ("addition_embed_type", "class_embed_type", "num_class_embeds", "encoder_hid_dim_type"):
+        if config.get(setting) is not None:
+            raise ValueError(
+                f"expected a text-to-image model, got one whose UNet asks for more than latents, t and a text "
+                f"({setting}={config.get(setting)!r}), as those of SDXL, upscalers and IP-Adapter do (then "
+                "pipe.unload_ip_adapter() removes it)"
+            )
 
 
 def steps(name: str, value: object, pipe: object = None) -> int:
     """A number of sampling steps that the pipeline supports."""
     found = whole(1)(name, value)
-    most = pipe.scheduler.config.num_train_timesteps if pipe else found
+    most = len(pipe.scheduler.alphas_cumprod) if pipe else found
     if found > most:
         raise ValueError(f"expected {name} of at most {most}, as many as the model was trained with, got {found}")
     return found

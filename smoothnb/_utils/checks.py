@@ -5,7 +5,6 @@ import numbers
 import operator
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -196,14 +195,6 @@ def path(name: str, value: object, _: object = None) -> str | os.PathLike:
     if b"\0" in encoded or len(encoded) > LONGEST[0] or max(map(len, encoded.split(b"/"))) > LONGEST[1]:
         raise ValueError(f"expected {name} as a path that a file system can hold, got {shown(value)}")
     return value
-
-
-def expanded(value: str | os.PathLike) -> Path:
-    """A path, with ~ expanded."""
-    try:
-        return Path(path("the path", value)).expanduser()
-    except RuntimeError as error:
-        raise FileNotFoundError(f"expected a path that exists, got {value}: {error}") from None
 
 
 def function(name: str, value: object, _: object = None) -> Callable:

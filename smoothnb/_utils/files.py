@@ -7,12 +7,27 @@ from pathlib import Path
 
 from torch import Tensor
 
+from smoothnb._utils import checks
+
 SIGNS = ("I/O error", "IoError", "os error", "file write failed", "unexpected pos", "No space left")
 """Messages of safetensors and torch about a full disk or a read-only folder; they raise no OSError."""
 
 
+def expanded(value: str | os.PathLike) -> Path:
+    """A path of the reader's, with ~ as the home folder.
+
+    Raises:
+        FileNotFoundError: If it begins with the name of a user who does not exist.
+        TypeError, ValueError: If it is no path.
+    """
+    try:
+        return Path(checks.path("the path", value)).expanduser()
+    except RuntimeError as error:
+        raise FileNotFoundError(f"expected a path that exists, got {value}: {error}") from None
+
+
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
+def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path next to a file, and replaces the file when the block succeeds.
 
     A file is therefore written whole or not at all, even if the process is killed.
@@ -23,6 +38,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     Raises:
         OSError: If the file cannot be written. An existing file is left as it was, and no partial file remains.
     """
+    path = expanded(path)
     partial = path.parent / f"{path.name}.partial"
     try:
         if path.is_dir():

@@ -3,7 +3,19 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
+
+
+@contextmanager
+def default_float32() -> Iterator[None]:
+    """Temporarily makes float32 the default dtype, in which libraries draw and load weights."""
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float32)
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 @contextmanager

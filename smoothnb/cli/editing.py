@@ -6,6 +6,7 @@ from pathlib import Path
 from PIL import Image
 
 from smoothnb import dragging
+from smoothnb._utils.files import expanded
 from smoothnb.dragging import DRAG_DIFFUSION, DragOptions
 from smoothnb.editing.edit import edit_text
 from smoothnb.images import save_picture
@@ -129,4 +130,4 @@ def save_difference(tuned: Path, output: Path, base: str = "postcard") -> None:
 
 def _write(picture: Image.Image, output: Path) -> None:
     save_picture(picture, output)
-    print(f"wrote {output}")
+    print(f"wrote {expanded(output)}")

@@ -8,6 +8,7 @@ from typing import Literal
 from tyro.conf import Positional
 
 from smoothnb import evaluation
+from smoothnb._utils.files import expanded
 from smoothnb.evaluation._compare import save_plot
 from smoothnb.evaluation._istd import ISTD, walk as walk_noises
 from smoothnb.evaluation.judges import PhotoJudge, ReaderJudge
@@ -140,7 +141,7 @@ def report(
         candidates, chosen, looks, output, measured, pictures, texts[: len(pictures)],
         num_inference_steps, guidance_scale, walks, path_lengths, lpips=judge == "photo", batch_size=batch_size,
     )  # fmt: skip
-    print(f"{found.table()}\nwrote {output / 'report.md'}")
+    print(f"{found.table()}\nwrote {expanded(output) / 'report.md'}")
 
 
 def walk(

@@ -23,6 +23,7 @@ from smoothnb.dragging.request import PointList, Request
 from smoothnb.dragging.source import Source, inverted_states, sampled_states
 from smoothnb.images import ImageLike, to_rgb
 from smoothnb.latents import decode, encode, picture_size
+from smoothnb.models.parts import uncompiled
 from smoothnb.sampling import embed
 
 DRAW_BATCH = 8
@@ -61,6 +62,7 @@ class Dragged:
     targets=checks.several,
 )
 @oom_hint("dragging", "give options with lora_steps=0, fewer frames, or a single block")
+@uncompiled
 def drag(
     pipe,
     image: ImageLike | None,

@@ -72,8 +72,7 @@ class FeatureExtractor:
         """
         unet, outputs = self.pipe.unet, []
         with hooked(*((unet.up_blocks[block], outputs.append) for block in self.blocks)):
-            scaled = self.pipe.scheduler.scale_model_input(x, t).to(unet.dtype)
-            prediction = unet(scaled, t, encoder_hidden_states=self.embeds.expand(len(x), -1, -1)).sample
+            prediction = unet(x.to(unet.dtype), t, encoder_hidden_states=self.embeds.expand(len(x), -1, -1)).sample
         maps = [map_.float() for map_ in outputs]
         scales = tuple(map(self._scale, maps)) if reference is None else reference.scales
         maps = tuple((map_ - mean) / deviation for map_, (mean, deviation) in zip(maps, scales, strict=True))

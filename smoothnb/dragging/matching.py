@@ -11,6 +11,7 @@ from smoothnb._utils.arguments import checked
 from smoothnb._utils.memory import oom_hint
 from smoothnb.dragging.features import FeatureExtractor
 from smoothnb.inversion.inversion import INVERSION, Inversion
+from smoothnb.models.parts import device_of, uncompiled
 from smoothnb.sampling import embed, scheduler_for
 
 GRID = 64
@@ -20,6 +21,7 @@ GRID = 64
 @checked(inversion=INVERSION, other=INVERSION, point=checks.pair, strength=checks.number(), blocks=checks.several)
 @oom_hint("comparing features", "give blocks further down, such as (-2,)")
 @torch.no_grad()
+@uncompiled
 def point_map(
     pipe,
     inversion: Inversion,
@@ -69,9 +71,10 @@ def point_map(
     before, after = (
         FeatureExtractor(pipe, blocks, embed(pipe, one.settings.prompts), (height, width)) for one in (inversion, other)
     )
-    first = before(inversion.trajectory[state].to(pipe.device), t)
-    second = after(other.trajectory[state].to(pipe.device), t, first)
-    rows, columns = ((torch.arange(GRID, device=pipe.device) + 0.5) / GRID * side for side in (height, width))
+    first = before(inversion.trajectory[state].to(device_of(pipe)), t)
+    second = after(other.trajectory[state].to(device_of(pipe)), t, first)
+    middles = torch.arange(0.5, GRID, device=device_of(pipe), dtype=torch.float32) / GRID
+    rows, columns = (middles * side for side in (height, width))
     places = torch.cartesian_prod(rows, columns).flip(-1)[None]
-    own = first.at(torch.tensor([[list(point)]], dtype=torch.float32, device=pipe.device))
+    own = first.at(torch.tensor([[list(point)]], dtype=torch.float32, device=device_of(pipe)))
     return torch.cosine_similarity(second.at(places), own, dim=-1).reshape(GRID, GRID).cpu()

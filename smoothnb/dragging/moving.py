@@ -155,6 +155,7 @@ def _rms(gradient: Tensor) -> Tensor:
 def _median_distance(features: Features, initial: Tensor) -> Tensor:
     """For each handle, the median distance of its features from those of all places of the picture."""
     height, width = features.size
-    rows, columns = ((torch.arange(32, device=initial.device) + 0.5) / 32 * side for side in (height, width))
+    middles = torch.arange(0.5, 32, device=initial.device, dtype=initial.dtype) / 32
+    rows, columns = (middles * side for side in (height, width))
     places = torch.cartesian_prod(columns, rows)[None]
     return (features.at(places)[:, None] - initial[:, :, None]).abs().mean(-1).median(-1).values

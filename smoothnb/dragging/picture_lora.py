@@ -48,7 +48,7 @@ def _train(pipe, weights: list[nn.Parameter], x0: Tensor, embeds: Tensor, option
     x0, embeds = x0.expand(shape), embeds.to(dtype).expand(BATCH, -1, -1)
     with torch.enable_grad(), progress_bar(options.lora_steps, "LoRA of the picture", progress) as bar:
         for _ in range(options.lora_steps):
-            noise = torch.randn(shape, generator=generator).to(x0.device)
+            noise = torch.randn(shape, generator=generator, dtype=torch.float32).to(x0.device)
             t = torch.randint(len(schedule), (BATCH,), generator=generator).to(x0.device)
             x = schedule.add_noise(x0, noise, t)
             prediction = unet(x.to(dtype), t, encoder_hidden_states=embeds).sample.float()

@@ -15,6 +15,7 @@ from smoothnb._utils.checks import as_number, shown
 from smoothnb.dragging.moving import DragTask
 from smoothnb.dragging.options import DragOptions
 from smoothnb.images import ImageLike, to_rgb
+from smoothnb.models.parts import device_of
 
 PointList = Sequence[Sequence[float]]
 """(x, y) for each point."""
@@ -65,8 +66,8 @@ class Request:
             if math.dist(handle, target) < 1:
                 raise ValueError(f"the handle ({_xy(handle)}) lies on its target: drag it by at least one pixel")
         scale = max(size[0] / given[0], size[1] / given[1])
-        middle, new_middle = (torch.tensor([width / 2, height / 2]) for height, width in (given, size))
-        after = [(torch.tensor(points) - middle) * scale + new_middle for points in before]
+        middle, new_middle = (torch.tensor(sides[::-1], dtype=torch.float32) / 2 for sides in (given, size))
+        after = [(middle.new_tensor(points) - middle) * scale + new_middle for points in before]
         for points, moved in zip(before, after, strict=True):
             for point, (x, y) in zip(points, moved.tolist(), strict=True):
                 if not (-1e-3 <= x <= size[1] + 1e-3 and -1e-3 <= y <= size[0] + 1e-3):
@@ -86,14 +87,14 @@ class Request:
 
     def task(self, pipe, options: DragOptions) -> DragTask:
         """The task in tensors on the pipeline's device."""
-        points = (x[None].to(pipe.device) for x in (self.handles, self.targets))
+        points = (x[None].to(device_of(pipe)) for x in (self.handles, self.targets))
         cells = self.cells(*(side // pipe.vae_scale_factor for side in self.size))
-        return DragTask(*points, cells.to(pipe.device), options)
+        return DragTask(*points, cells.to(device_of(pipe)), options)
 
     def cells(self, height: int, width: int) -> Float[Tensor, "1 1 {height} {width}"]:
         """The mask at the size of the latents: 1 where at least a quarter of the pixels may change."""
         if self.mask is None:
-            return torch.ones(1, 1, height, width)
+            return torch.ones(1, 1, height, width, dtype=torch.float32)
         return (F.interpolate(self.mask[None, None].float(), (height, width), mode="area") >= 0.25).float()
 
 

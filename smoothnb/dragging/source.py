@@ -14,6 +14,7 @@ from smoothnb.dragging.moving import DragTask, supervise
 from smoothnb.dragging.options import DragOptions
 from smoothnb.dragging.reference import reference_attention
 from smoothnb.inversion.ddim import ddim_inverse_steps
+from smoothnb.models.parts import device_of
 from smoothnb.sampling import denoise, guided_noise, sample, scheduler_for
 
 
@@ -74,7 +75,7 @@ class Source:
         texts = self.texts.expand(1 + len(latents), -1, -1)
 
         def noise(index: int, t: Tensor, x: Tensor) -> Tensor:
-            both = torch.cat([self.pipe.scheduler.scale_model_input(self.state(index), t), x]).to(unet.dtype)
+            both = torch.cat([self.state(index), x]).to(unet.dtype)
             groups = 1 if self.guidance_scale == 1 else 2
             attention = reference_attention(unet, groups, options.reference_layer)
             with attention if options.reference_attention else nullcontext():
@@ -113,7 +114,7 @@ def sampled_states(
 ) -> list[Tensor]:
     """x_0 … x_t of a generated picture, by sampling it again from its noise."""
     steps = options.num_inference_steps
-    start = noise.to(pipe.device).float() * pipe.scheduler.init_noise_sigma
+    start = noise.to(device_of(pipe)).float()
     states = (step.latents.float() for step in sample(pipe, texts, noise, 0, steps, guidance_scale))
     return [start, *_collect(states, steps, progress)][::-1][: options.steps_from_noise + 1]
 

@@ -81,7 +81,7 @@ def align(source: Words, target: Words, padding: bool = False) -> Alignment:
         target: The prompt of its edit.
         padding: Whether start, end and padding tokens are matched too.
     """
-    mapper = torch.zeros(source.length, target.length)
+    mapper = torch.zeros(source.length, target.length, dtype=torch.float32)
 
     def pair(ours: Sequence[int], theirs: Sequence[int]) -> None:
         if len(ours) == len(theirs):

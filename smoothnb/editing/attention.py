@@ -11,6 +11,7 @@ from torch import Tensor
 
 from smoothnb._utils.temporarily import attending
 from smoothnb.editing.alignment import Words, align
+from smoothnb.models.parts import device_of
 
 
 class Control:
@@ -68,7 +69,7 @@ class Control:
             ValueError: If a phrase is in no prompt, or a weight is not finite.
         """
         pairs = [[Words.of(pipe.tokenizer, prompt) for prompt in pair] for pair in zip(sources, targets, strict=True)]
-        factors = torch.ones(len(pairs), pairs[0][1].length)
+        factors = torch.ones(len(pairs), pairs[0][1].length, dtype=torch.float32)
         for phrase, factor in (weights or {}).items():
             found = [target.find(phrase) for _, target in pairs]
             if not any(found) or not math.isfinite(factor):
@@ -90,7 +91,7 @@ class Control:
             raise ValueError(f"some picture's prompts have none of the words to blend, {', '.join(blend)}")
         alignments = [align(*pair, padding=padding) for pair in pairs]
         mapper, found = (torch.stack([getattr(a, name) for a in alignments]) for name in ("mapper", "found"))
-        return cls(*(x.to(pipe.device) for x in (mapper, found, factors, tracked)), size)
+        return cls(*(x.to(device_of(pipe)) for x in (mapper, found, factors, tracked)), size)
 
     def lend_words(self, maps: Float[Tensor, "map pixel token"]) -> Tensor:
         """The edits' attention to words replaced by their sources', word by word, and weighed."""

@@ -15,6 +15,7 @@ from smoothnb.editing.attention import Control, lend
 from smoothnb.images import to_pil
 from smoothnb.inversion.inversion import INVERSION, Inversion, prompts_for
 from smoothnb.latents import seeded_noise
+from smoothnb.models.parts import device_of, uncompiled
 from smoothnb.sampling import Step, denoise, embed, guided_noise, scheduler_for
 
 SWITCH = {"switch": 0.8, "attention": 0.6, "sdedit": 0.6}
@@ -127,10 +128,10 @@ def edit_text(
 
     null = embed(pipe, "")[None] if inversion.series is None or method == "sdedit" else inversion.series
     source, target, null, trajectory = (
-        x.to(pipe.device, pipe.unet.dtype)
+        x.to(device_of(pipe), pipe.unet.dtype)
         for x in (embed(pipe, settings.prompts), embed(pipe, targets), null, inversion.trajectory)
     )
-    last = pipe.scheduler.config.num_train_timesteps
+    last = len(pipe.scheduler.alphas_cumprod)
     task = _Task(
         pipe, trajectory, source, target, null.expand(settings.num_inference_steps, count, -1, -1),
         inversion.series is not None, guidance_scale, switch * last,
@@ -147,6 +148,7 @@ def edit_text(
 @checked(inversion=INVERSION, word=checks.text)
 @oom_hint("collecting attention maps", "give the inversion of fewer pictures, inversion[i]")
 @torch.no_grad()
+@uncompiled
 def word_map(pipe, inversion: Inversion, word: str, every: int = 5) -> list[Image.Image]:
     """Maps the attention from pixels to a word of the prompt, which `edit_text` blends by.
 
@@ -166,7 +168,7 @@ def word_map(pipe, inversion: Inversion, word: str, every: int = 5) -> list[Imag
     """
     inversion.check(pipe)
     prompts = inversion.settings.prompts
-    trajectory = inversion.trajectory[1:].to(pipe.device, pipe.unet.dtype)
+    trajectory = inversion.trajectory[1:].to(device_of(pipe), pipe.unet.dtype)
     control = Control.of(pipe, prompts, prompts, tuple(trajectory.shape[-2:]), [word])
     control.words = control.layout = False
     texts = torch.cat([embed(pipe, prompts)] * 3)
@@ -212,12 +214,12 @@ def _sdedit(task: _Task, seed: int | Sequence[int]) -> Iterator[Step]:
     if fresh.ndim == 4 and len(fresh) not in (1, task.trajectory.shape[1]):
         raise ValueError(f"expected one seed, or one for each of {task.trajectory.shape[1]} pictures, got {len(fresh)}")
     fresh = (fresh[None] if fresh.ndim == 3 else fresh).expand_as(task.trajectory[0])
-    start = task.pipe.scheduler.add_noise(task.trajectory[0], fresh, timesteps[first])
+    start = scheduler_for(task.pipe, task.steps).add_noise(task.trajectory[0], fresh, timesteps[first])
     return denoise(task.pipe, start, noise, task.steps, first)
 
 
 def _attention(task: _Task, control: Control, layout_limit: float) -> Iterator[Step]:
-    unet = task.pipe.unet
+    unet = getattr(task.pipe.unet, "_orig_mod", task.pipe.unet)
 
     def noise(index: int, t: Tensor, x: Tensor) -> Tensor:
         control.words, control.layout = bool(t > task.limit), bool(t > layout_limit)

@@ -10,7 +10,7 @@ import numpy as np
 
 from smoothnb._utils import arguments, checks
 from smoothnb._utils.arguments import checked
-from smoothnb._utils.files import atomic_write
+from smoothnb._utils.files import atomic_write, expanded
 from smoothnb.evaluation._istd import ISTD, istd
 from smoothnb.evaluation.bootstrap import Interval, change, interval
 from smoothnb.models.lora import blended
@@ -125,7 +125,7 @@ def compare(
             continue
         pipe, strength = candidate if isinstance(candidate, tuple) and len(candidate) == 2 else (candidate, None)
         arguments.pipeline(f"candidate {name!r}", pipe)
-        file = None if results is None else Path(results) / f"{name}.jsonl"
+        file = None if results is None else expanded(results) / f"{name}.jsonl"
         with nullcontext() if strength is None else blended(pipe, strength):
             found[name] = istd(pipe, prompts, results=file, **settings)
     (first, base), *others = found.items()

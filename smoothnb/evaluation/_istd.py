@@ -224,7 +224,7 @@ def istd(
     """
     settings = IstdSettings(
         num_ratios, guidance_scale, num_inference_steps, seed, tuple(map(float, pixel_range)), correction,
-        type(pipe.scheduler).__name__, str(pipe.unet.dtype).removeprefix("torch."), height, width,
+        "DDIMScheduler", str(pipe.unet.dtype).removeprefix("torch."), height, width,
     )  # fmt: skip
     prompts = (prompts,) if isinstance(prompts, str) else tuple(prompts)
     if not prompts:
@@ -287,4 +287,4 @@ def _shortest(row: Tensor) -> list[float]:
 
 
 def _table(rows: dict[int, list[float]]) -> Float[Tensor, "prompt step"]:
-    return torch.tensor([rows[number] for number in sorted(rows)])
+    return torch.tensor([rows[number] for number in sorted(rows)], dtype=torch.float32)

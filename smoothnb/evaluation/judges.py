@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from smoothnb._utils import checks
 from smoothnb._utils.arguments import checked
-from smoothnb._utils.checks import expanded
+from smoothnb._utils.files import expanded
 from smoothnb.evaluation._reconstruction import lpips_distances
 from smoothnb.images import to_pixels
 from smoothnb.postcards.captions import stated
@@ -126,7 +126,7 @@ class PhotoJudge(Judge):
 
     @checked(clip=checks.text)
     def __init__(self, folder: str | Path, size: int = 512, clip: str = "openai/clip-vit-large-patch14"):
-        self.folder, self.size, self.clip = expanded(folder), size, clip
+        self.folder, self.size, self.clip = expanded(folder), size, str(expanded(clip))
         self._files = sorted(p for p in self.folder.glob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp"))
         if not self._files:
             raise ValueError(f"expected a folder of .jpg, .png or .webp pictures, found none in {self.folder}")

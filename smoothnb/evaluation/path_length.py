@@ -65,7 +65,8 @@ def path_lengths(
             numbers = range(first, min(first + together, len(prompts)))
             ends = [walk(pipe, number, 2, seed, height, width) for number in numbers]
             # These seeds differ from all seeds of the noises.
-            ts = [torch.rand((), generator=torch.Generator().manual_seed(seed << 32 | i)).item() for i in numbers]
+            sources = [torch.Generator().manual_seed(seed << 32 | i) for i in numbers]
+            ts = [torch.rand((), generator=source, dtype=torch.float32).item() for source in sources]
             near = [
                 slerp(a, b, [t * (1 - epsilon), t * (1 - epsilon) + epsilon])
                 for (a, b), t in zip(ends, ts, strict=True)

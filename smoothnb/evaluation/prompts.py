@@ -10,9 +10,8 @@ from pathlib import Path
 
 from smoothnb._utils import checks
 from smoothnb._utils.arguments import checked
-from smoothnb._utils.checks import expanded
 from smoothnb._utils.console import progress_bar
-from smoothnb._utils.files import atomic_write
+from smoothnb._utils.files import atomic_write, expanded
 from smoothnb.postcards.stream import held_out_prompts
 
 COCO = "http://images.cocodataset.org/annotations/annotations_trainval2017.zip"
@@ -92,7 +91,7 @@ def coco_captions(url: str = COCO, md5: str = COCO_MD5, cache: Path | None = Non
     Raises:
         OSError: If the download fails or its checksum differs.
     """
-    cache = cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "smoothnb"
+    cache = expanded(cache or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "smoothnb")
     kept = cache / Path(COCO_CAPTIONS).name
     if kept.is_file():
         return kept

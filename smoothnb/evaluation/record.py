@@ -5,6 +5,8 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from smoothnb._utils.files import expanded
+
 KIND = "smoothnb istd"
 """Identifies the file in its first line."""
 
@@ -18,7 +20,7 @@ def read_record(path: str | Path) -> tuple[dict, Rows]:
         FileNotFoundError: If there is no such file.
         ValueError: If it is no results file, or a line is damaged.
     """
-    path = Path(path)
+    path = expanded(path)
     if not path.is_file():
         raise FileNotFoundError(f"there are no results at {path} (looked from {Path.cwd()})")
     head, *lines = _whole_lines(path.read_bytes()) or [b""]
@@ -51,7 +53,7 @@ class Record:
     """
 
     def __init__(self, path: str | Path, about: Mapping):
-        self.path, head = Path(path), {"kind": KIND, **about}
+        self.path, head = expanded(path), {"kind": KIND, **about}
         first = json.dumps(head, ensure_ascii=False) + "\n"
         content = self.path.read_bytes() if self.path.is_file() else b""
         if first.encode().startswith(content):  # New, empty, or interrupted while writing its first line.

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from smoothnb._utils.files import write_text
+from smoothnb._utils.files import expanded, write_text
 from smoothnb.evaluation._compare import Comparison, compare, most_uneven, save_plot
 from smoothnb.evaluation._istd import ISTD, istd, walk
 from smoothnb.evaluation._reconstruction import reconstruction
@@ -23,6 +23,7 @@ from smoothnb.inversion.ddim import ddim_invert
 from smoothnb.inversion.null_text import null_text_invert
 from smoothnb.latents import decode, encode
 from smoothnb.models.load import fingerprint
+from smoothnb.models.parts import device_of
 from smoothnb.sampling import generate, generate_pixels
 
 STRIPS = 6
@@ -85,7 +86,7 @@ def report(
     Raises:
         ValueError: If the folder holds a report with other settings or models; it is then unchanged.
     """
-    output, measured = Path(output), Path(measured or output)
+    output, measured = expanded(output), expanded(measured or output)
     settings = {
         "prompts": len(prompts), "walks": len(prompts[:num_walks]), "path_lengths": len(prompts[:num_path_lengths]),
         "reconstructions": len(pictures), "num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale,
@@ -96,7 +97,7 @@ def report(
     walks: dict[str, dict[int, list[Image.Image]]] = {}
     for name, load in candidates.items():
         pipe = load()
-        found.machine = describe(pipe.device)
+        found.machine = describe(device_of(pipe))
         own = found.of(name, fingerprint(pipe))
         results[name] = istd(pipe, prompts[:num_walks], results=measured / f"{name}.jsonl", **sampling)
         if "fid" not in own:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from smoothnb._utils.files import atomic_write
+from smoothnb._utils.files import atomic_write, expanded
 from smoothnb.figures.strips import strip
 from smoothnb.images import save_picture
 
@@ -36,7 +36,7 @@ def save_frames(
         ValueError: If the file has another suffix.
         ImportError: If imageio-ffmpeg, which writes .mp4, is not installed.
     """
-    path = Path(path)
+    path = expanded(path)
     ending = path.suffix.lower()
     if ending not in ENDINGS:
         raise ValueError(f"expected a file name that ends in .gif, .mp4 or .png, got {path.name!r}")

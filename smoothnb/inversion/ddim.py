@@ -15,8 +15,8 @@ from smoothnb._utils.memory import oom_hint
 from smoothnb.images import ImageLike
 from smoothnb.inversion.inversion import INVERSION, Inversion, PictureBatch, Settings, cached, prompts_for
 from smoothnb.latents import encode, picture_size
-from smoothnb.models.load import fingerprint
-from smoothnb.sampling import embed, generate
+from smoothnb.models.parts import device_of
+from smoothnb.sampling import embed, generate, scheduler_for
 from smoothnb.schedule import Schedule
 
 
@@ -37,8 +37,10 @@ def ddim_inverse_steps(
     """
     schedule = Schedule.of(pipe.scheduler)
     # `predict_noise` returns ε̂ whatever the model predicts.
-    scheduler = DDIMInverseScheduler.from_config(pipe.scheduler.config, prediction_type="epsilon")
-    scheduler.set_timesteps(num_inference_steps, pipe.device)
+    forward = scheduler_for(pipe, num_inference_steps, prediction_type="epsilon")
+    scheduler = DDIMInverseScheduler.from_config(forward.config)
+    scheduler.alphas_cumprod, scheduler.initial_alpha_cumprod = forward.alphas_cumprod, forward.final_alpha_cumprod
+    scheduler.set_timesteps(num_inference_steps, device_of(pipe))
     for t in scheduler.timesteps:
         noisier = x
         for _ in range(1 + fixed_point_steps):
@@ -108,7 +110,7 @@ def invert_batch(
             for noisier in ddim_inverse_steps(pipe, x, embed(pipe, prompts), num_inference_steps, fixed_point_steps):
                 trajectory.append(noisier)
                 bar.update()
-        settings = Settings(prompts, 1.0, num_inference_steps, fingerprint(pipe))
+        settings = Settings.of(pipe, prompts, num_inference_steps)
         return Inversion(torch.stack(trajectory), None, settings), True
 
     return cached(

@@ -13,11 +13,17 @@ from torch import Tensor
 
 from smoothnb._utils import checks
 from smoothnb._utils.arguments import checked
-from smoothnb._utils.checks import expanded
 from smoothnb._utils.console import warn
-from smoothnb._utils.files import atomic_write, read_weights
+from smoothnb._utils.files import atomic_write, expanded, read_weights
 from smoothnb.images import ImageLike, as_list, to_rgb
 from smoothnb.models.load import fingerprint
+from smoothnb.models.parts import device_of
+
+
+def name_of(pipe) -> str:
+    """The type that a pipeline's UNet works in, as text."""
+    return str(pipe.unet.dtype).removeprefix("torch.")
+
 
 Trajectory = Float[Tensor, "state image channel height width"]
 Series = Float[Tensor, "step series token embedding"]
@@ -32,12 +38,21 @@ class Settings:
         guidance_scale: w of the null-text series; 1 without one.
         num_inference_steps: Number of sampler steps.
         model: `fingerprint` of the pipeline.
+        signs: The fingerprint of its signs alone, which another precision has too.
+        dtype: Of its weights; None in files that do not know it.
     """
 
     prompts: tuple[str, ...]
     guidance_scale: float
     num_inference_steps: int
     model: str
+    signs: str | None = None
+    dtype: str | None = None
+
+    @classmethod
+    def of(cls, pipe, prompts: tuple[str, ...], num_inference_steps: int) -> "Settings":
+        """Those of an inversion without guidance."""
+        return cls(prompts, 1.0, num_inference_steps, fingerprint(pipe), fingerprint(pipe, exact=False), name_of(pipe))
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +109,7 @@ class Inversion:
 
         tensors = {"trajectory": self.trajectory} | ({} if self.series is None else {"series": self.series})
         tensors = {name: value.contiguous().cpu() for name, value in tensors.items()}
-        with atomic_write(Path(file)) as partial:
+        with atomic_write(file) as partial:
             save_file(tensors, partial, {"settings": json.dumps(asdict(self.settings))})
 
     @classmethod
@@ -127,12 +142,17 @@ class Inversion:
         if pipe is None:
             return inversion
         inversion.check(pipe)
-        series = None if inversion.series is None else inversion.series.to(pipe.device)
-        return replace(inversion, trajectory=inversion.trajectory.to(pipe.device), series=series)
+        device = device_of(pipe)
+        series = None if inversion.series is None else inversion.series.to(device)
+        return replace(inversion, trajectory=inversion.trajectory.to(device), series=series)
 
     def check(self, pipe) -> None:
         """Raises ValueError if the inversion was made with another model than the pipeline's."""
-        if (own := fingerprint(pipe)) != self.settings.model:
+        settings = self.settings
+        if (own := fingerprint(pipe)) == settings.model:
+            return
+        # In bfloat16 a model has other numbers, of the same signs.
+        if settings.dtype in (None, name_of(pipe)) or fingerprint(pipe, exact=False) != settings.signs:
             raise ValueError(
                 f"this inversion belongs to another model ({self.settings.model}; the pipeline's is {own}): "
                 "invert the picture again, or load the model, LoRA and smoothness that it was made with"
@@ -184,7 +204,7 @@ def cached(
     if cache is None:
         return invert()[0]
     key = f"{fingerprint(pipe)}{pipe.unet.dtype}{sorted(settings.items())}{batch.digest}"
-    file = Path(cache).expanduser() / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
+    file = expanded(cache) / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
     if file.is_file():
         try:
             return Inversion.load(file, pipe)

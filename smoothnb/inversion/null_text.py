@@ -1,6 +1,5 @@
 """Null-text inversion: embeddings that compensate for guidance (Eq. 4), one series for several pictures (Eq. 5)."""
 
-import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from smoothnb.inversion.ddim import invert_batch, predict_noise
 from smoothnb.inversion.inversion import Inversion, PictureBatch, cached
 from smoothnb.inversion.soap import Soap
 from smoothnb.latents import picture_size
-from smoothnb.sampling import embed
+from smoothnb.sampling import embed, scheduler_for
 from smoothnb.schedule import Schedule
 
 STARTS = ("prompt", "empty")
@@ -139,9 +138,7 @@ def null_text_steps(
     """
     schedule, soap, count = Schedule.of(pipe.scheduler), Soap(), len(trajectory) - 1
     # `predict_noise` returns ε̂ whatever the model predicts.
-    scheduler = copy.deepcopy(pipe.scheduler)
-    scheduler.register_to_config(prediction_type="epsilon")
-    scheduler.set_timesteps(count, device=pipe.device)
+    scheduler = scheduler_for(pipe, count, prediction_type="epsilon")
     x = trajectory[-1]
     for index, t in enumerate(scheduler.timesteps):
         target = trajectory[-2 - index]

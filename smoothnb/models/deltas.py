@@ -5,12 +5,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from smoothnb._utils.files import atomic_write, open_weights, read_weights
+from smoothnb._utils.files import atomic_write, expanded, open_weights, read_weights
 
 DIFFERENCE = "difference.safetensors"
 BITS = {"unet": 4, "vae": 8}
 """Bits per weight delta. Decoder errors are visible; UNet errors barely."""
-STEPS = torch.linspace(0.15, 0.75, 25)
+STEPS = torch.linspace(0.15, 0.75, 25, dtype=torch.float32)
 """Candidate steps for 4 bits, relative to a row's root mean square; 0.335 is optimal for normal numbers."""
 
 
@@ -39,7 +39,7 @@ def save_difference(base, tuned, folder: Path, base_name: str) -> Path:
     """
     from safetensors.torch import save_file
 
-    tensors = {}
+    tensors, folder = {}, expanded(folder)
     for part, bits in BITS.items():
         before, after = getattr(base, part).state_dict(), getattr(tuned, part).state_dict()
         for name, weight in after.items():

@@ -1,6 +1,7 @@
 """Checks of a pipeline's folder before it is loaded, as the libraries ignore missing files."""
 
 import json
+import re
 from pathlib import Path
 
 from smoothnb._utils.files import open_weights
@@ -9,6 +10,8 @@ AGAIN = "Save the pipeline again with pipe.save_pretrained(...), or download it 
 MODELS = ("unet", "vae", "text_encoder")
 TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 """Files of a tokenizer. Without them, transformers silently makes one without any vocabulary."""
+WEIGHTS = re.compile(r"[^.]+(?:\.(?P<variant>[^.]+?))?(?:-\d+-of-\d+)?\.safetensors")
+"""Names of weights, whole or in shards: model.safetensors, model.fp16.safetensors."""
 
 
 def read_json(file: Path) -> dict:
@@ -63,3 +66,21 @@ def check_folder(folder: Path) -> None:
         for name in known[0]:
             if name.endswith(".json"):
                 read_json(folder / "tokenizer" / name)
+
+
+def variant_of(folder: Path) -> str | None:
+    """The variant of the weights to load, such as "fp16": None where all parts have plain weights.
+
+    Raises:
+        ValueError: If no one variant completes all parts.
+    """
+    index = read_json(folder / "model_index.json")
+    common: set[str] | None = None
+    for part in (name for name in MODELS if index.get(name, [None])[0] is not None):
+        matches = (WEIGHTS.fullmatch(file.name) for file in (folder / part).glob("*.safetensors"))
+        variants = {match["variant"] for match in matches if match}
+        if None not in variants:
+            common = variants if common is None else common & variants
+    if common is not None and not common:
+        raise ValueError(f"{folder} is incomplete: its parts have no variant of their weights in common. {AGAIN}")
+    return min(common) if common else None

@@ -4,17 +4,21 @@ import functools
 import hashlib
 import inspect
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 
 from smoothnb._utils import checks
-from smoothnb._utils.arguments import checked
+from smoothnb._utils.arguments import checked, pipeline
 from smoothnb._utils.console import errors_only, no_bars, warn
+from smoothnb._utils.files import expanded
+from smoothnb._utils.temporarily import default_float32
 from smoothnb.models.deltas import apply_difference
-from smoothnb.models.folder import AGAIN, check_folder, read_json
+from smoothnb.models.folder import AGAIN, check_folder, read_json, variant_of
 from smoothnb.models.lora import import_lora
+from smoothnb.models.parts import weights_of
 from smoothnb.models.sources import find_model, smooth_lora
 
 PARTS = {"vae", "unet", "text_encoder", "tokenizer", "scheduler"}
@@ -37,9 +41,9 @@ def load_pipeline(
 ):
     """Loads a text-to-image pipeline for the functions of this package.
 
-    The scheduler is replaced by DDIM, as in the paper, with the model's own noise schedule. diffusers' progress bars
-    are disabled. The safety checker is not loaded, as the functions here decode latents themselves: add one to anything
-    that is open to the public.
+    The scheduler is replaced by DDIM, as in the paper, with the model's own noise schedule, see `ddim`. diffusers'
+    progress bars are disabled. The safety checker is not loaded, as the functions here decode latents themselves: add
+    one to anything that is open to the public.
 
     Args:
         name_or_path: A model that comes with smoothnb ("postcard": small, offline, runs on a CPU; "postcard-film" and
@@ -71,9 +75,11 @@ def load_pipeline(
 
     # transformers warns that torchvision is missing, which only image processors need.
     with errors_only(transformers_logging):
-        from diffusers import DDIMScheduler, StableDiffusionPipeline
+        from diffusers import StableDiffusionPipeline
         from diffusers.utils import logging as diffusers_logging
-    with no_bars(diffusers_logging, transformers_logging):
+    with no_bars(diffusers_logging, transformers_logging), warnings.catch_warnings(), default_float32():
+        # Of settings of the model's scheduler that are replaced below.
+        warnings.filterwarnings("ignore", "The configuration file of this scheduler", FutureWarning)
         for place in source.places:
             try:
                 pipe = _load(StableDiffusionPipeline, place, config)
@@ -84,7 +90,7 @@ def load_pipeline(
                     raise
     if source.difference is not None:
         apply_difference(pipe, source.difference)
-    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
+    pipe.scheduler = ddim(pipe.scheduler)
     pipe.set_progress_bar_config(disable=True)
     device = device or best_device()
     # Cast after loading, as the name of the dtype argument of `from_pretrained` differs between versions of diffusers,
@@ -101,6 +107,33 @@ def load_pipeline(
     return pipe
 
 
+def ddim(scheduler, **settings: object):
+    """Builds the DDIM scheduler that this package draws and inverts with, whatever scheduler a pipeline has.
+
+    It has the noise schedule and the prediction type of the given one, and Stable Diffusion's spacing ("leading", from
+    t = 1): only there every step starts at the t that the one before ends at, for any number of steps, so that the
+    inversion runs through the same states; and none starts at t = T, where a model of zero terminal SNR has forgotten
+    the picture.
+
+    Args:
+        scheduler: A diffusers scheduler with ᾱ_t; it is left as it was.
+        settings: Settings of `diffusers.DDIMScheduler` to replace.
+    """
+    from diffusers import DDIMScheduler
+
+    config, alpha_bar = scheduler.config, scheduler.alphas_cumprod.cpu().clone()
+    own = ("beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type")
+    kept = {name: config[name] for name in own if name in config} | {"num_train_timesteps": len(alpha_bar)}
+    if kept.get("beta_schedule") not in ("linear", "scaled_linear", "squaredcos_cap_v2"):
+        betas = 1 - alpha_bar / torch.cat([torch.ones_like(alpha_bar[:1]), alpha_bar[:-1]])
+        kept |= {"beta_schedule": "linear", "trained_betas": betas.tolist()}
+    spacing = dict(timestep_spacing="leading", steps_offset=1, set_alpha_to_one=False)
+    zero_snr = config.get("rescale_betas_zero_snr", False)
+    found = DDIMScheduler(**kept | spacing | {"clip_sample": False, "rescale_betas_zero_snr": zero_snr} | settings)
+    found.alphas_cumprod, found.final_alpha_cumprod = alpha_bar, alpha_bar[0]
+    return found
+
+
 def best_device() -> torch.device:
     """cuda if available, else mps, else cpu."""
     if torch.cuda.is_available():
@@ -108,21 +141,27 @@ def best_device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def fingerprint(pipe) -> str:
+def fingerprint(pipe, exact: bool = True) -> str:
     """Hash of a pipeline's weights, and of the state of its adapters, as 16 hexadecimal digits.
 
-    A sample of each weight is hashed in float16, so that it is quick and the same in every precision.
+    Only a sample of each weight is hashed, so that it is quick.
+
+    Args:
+        pipe: A diffusers pipeline.
+        exact: Whether to hash the sample in float16, which gives the same digits in float32 and float16; otherwise only
+            its signs, which are the same in bfloat16 too.
     """
     digest = hashlib.sha256()
     for part in (pipe.unet, pipe.vae, pipe.text_encoder):
-        for name, p in sorted(part.state_dict().items()):
+        for name, p in sorted(weights_of(part).items()):
             stride = max(1, p.numel() // 64)
             digest.update(f"{name}{tuple(p.shape)}".encode())
-            digest.update(p.flatten()[::stride].to("cpu", torch.float16).numpy().tobytes())
+            some = p.flatten()[::stride].to("cpu")
+            digest.update((some.to(torch.float16) if exact else some.signbit()).numpy().tobytes())
         for name, module in part.named_modules():
             if "_active_adapter" in vars(module):
                 state = [getattr(module, key, None) for key in ADAPTER_STATE]
-                digest.update(f"{name}{state}".encode())
+                digest.update(f"{name.replace('_orig_mod.', '')}{state}".encode())
     return digest.hexdigest()[:16]
 
 
@@ -144,10 +183,10 @@ def _load(kind: type, place: Path | str, config: str | Path | None):
         )
     try:
         if whole:
-            pipe = kind.from_single_file(str(place), config=config and str(config), **parts)
+            pipe = kind.from_single_file(str(place), config=config and str(expanded(config)), **parts)
         else:
             # Refuses pickled weights, on the hub too.
-            pipe = kind.from_pretrained(str(place), use_safetensors=True, **parts)
+            pipe = _from_pretrained(kind, place, parts)
     except OSError as error:
         raise OSError(_why_not_loaded(place, error)) from error
     # Raised by diffusers, transformers and tokenizers for damaged or inconsistent files.
@@ -159,7 +198,22 @@ def _load(kind: type, place: Path | str, config: str | Path | None):
         missing = [name for name, p in getattr(pipe, part).named_parameters() if p.is_meta]
         if missing:
             raise ValueError(f"{place} is incomplete: the weights of {part} lack {missing[0]}. {AGAIN}")
-    return pipe
+    try:
+        return pipeline("a model", pipe)
+    except ValueError as error:
+        raise ValueError(f"{place} cannot be used: {error}") from None
+
+
+def _from_pretrained(kind: type, place: Path | str, parts: dict):
+    """The pipeline in a folder or on the hub, from whatever variant of its weights is there."""
+    if isinstance(place, Path):
+        return kind.from_pretrained(str(place), use_safetensors=True, variant=variant_of(place), **parts)
+    try:
+        return kind.from_pretrained(place, use_safetensors=True, **parts)
+    except OSError as error:
+        if "variant" not in str(error):
+            raise
+        return kind.from_pretrained(place, use_safetensors=True, variant="fp16", **parts)
 
 
 def _why_not_loaded(source: Path | str, error: OSError) -> str:

@@ -10,9 +10,11 @@ from torch import nn
 from smoothnb._utils import checks
 from smoothnb._utils.arguments import checked
 from smoothnb._utils.console import errors_only
+from smoothnb._utils.temporarily import default_float32
 from smoothnb.models import adapters
 from smoothnb.models.lora_files import Lora, Pair, read_lora
 from smoothnb.models.lora_forms import check_plain
+from smoothnb.models.parts import check_in_place, uncompiled, weights_of
 
 SMOOTH = "smooth"
 """Name of the adapter in a pipeline."""
@@ -33,9 +35,9 @@ def _add_adapter(unet: nn.Module, rank: int, name: str) -> None:
     from diffusers.training_utils import cast_training_params
     from peft import LoraConfig
 
-    unet.add_adapter(
-        LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=TARGETS), adapter_name=name
-    )
+    config = LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=TARGETS)
+    with default_float32():
+        unet.add_adapter(config, adapter_name=name)
     cast_training_params(unet, dtype=torch.float32)
 
 
@@ -57,6 +59,7 @@ def stacked_lora(unet: nn.Module, rank: int, name: str) -> Iterator[list[nn.Para
     unet = adapters.unwrapped(unet)
     if name in getattr(unet, "peft_config", {}):
         raise ValueError(f"this UNet has an adapter named {name!r} already: unet.delete_adapters({name!r}) removes it")
+    check_in_place(unet, "train a LoRA")
     adapters.check_open(module for place, module in unet.named_modules() if place.endswith(tuple(TARGETS)))
     trained, active = adapters.requires_grad(unet), adapters.active_names(unet)
     try:
@@ -72,6 +75,7 @@ def stacked_lora(unet: nn.Module, rank: int, name: str) -> Iterator[list[nn.Para
 
 
 @checked()
+@uncompiled
 def lora_of(pipe, dtype: torch.dtype | None = None) -> Lora:
     """Returns the smooth LoRA that a pipeline holds, for `export_lora`.
 
@@ -86,12 +90,13 @@ def lora_of(pipe, dtype: torch.dtype | None = None) -> Lora:
     if SMOOTH in getattr(pipe.text_encoder, "peft_config", {}):
         raise ValueError("the smooth LoRA of this pipeline trains the text encoder too, which a smooth LoRA may not")
     unet = adapters.unwrapped(pipe.unet)
+    weights = weights_of(unet)
     check_plain(unet.peft_config[SMOOTH].to_dict(), "the smooth LoRA of this pipeline")
     return Lora(
         {
             name.replace(".base_layer", ""): Pair(
-                module.lora_A[SMOOTH].weight.detach().to("cpu", dtype),
-                module.lora_B[SMOOTH].weight.detach().to("cpu", dtype),
+                weights[f"{name}.lora_A.{SMOOTH}.weight"].to("cpu", dtype),
+                weights[f"{name}.lora_B.{SMOOTH}.weight"].to("cpu", dtype),
                 module.lora_alpha[SMOOTH] * (module.r[SMOOTH] ** 0.5 if module.use_rslora[SMOOTH] else 1.0),
             )
             for name, module in unet.named_modules()
@@ -101,6 +106,7 @@ def lora_of(pipe, dtype: torch.dtype | None = None) -> Lora:
 
 
 @checked(source=None)
+@uncompiled
 def import_lora(pipe, source: str | Path | Lora) -> Lora:
     """Attaches a LoRA to a pipeline's UNet, under the name "smooth", and makes sure that it has an effect.
 
@@ -121,6 +127,7 @@ def import_lora(pipe, source: str | Path | Lora) -> Lora:
     from diffusers.utils import logging
 
     unet = adapters.unwrapped(pipe.unet)
+    check_in_place(unet, "attach a LoRA")
     if SMOOTH in getattr(unet, "peft_config", {}):
         raise ValueError(
             "this pipeline has a smooth LoRA already: set_smoothness sets its weight, pipe.delete_adapters('smooth') "
@@ -175,13 +182,14 @@ def _answer(unet: nn.Module) -> torch.Tensor:
     """A UNet's prediction for a small noise, which tells whether its weights have changed."""
     generator = torch.Generator().manual_seed(0)
     side = 2 ** len(unet.config.block_out_channels)
-    noise = torch.randn(1, unet.config.in_channels, side, side, generator=generator)
+    noise = torch.randn(1, unet.config.in_channels, side, side, generator=generator, dtype=torch.float32)
     # Several tokens: attention to a single one does not depend on queries and keys.
-    embeds = torch.randn(1, 4, unet.config.cross_attention_dim, generator=generator)
+    embeds = torch.randn(1, 4, unet.config.cross_attention_dim, generator=generator, dtype=torch.float32)
     return unet(noise.to(unet.device, unet.dtype), 500, embeds.to(unet.device, unet.dtype)).sample
 
 
 @checked(smoothness=checks.number())
+@uncompiled
 def set_smoothness(pipe, smoothness: float) -> None:
     """Blends between the base model and the smooth one.
 

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from smoothnb._utils import checks
 from smoothnb._utils.arguments import checked
-from smoothnb._utils.checks import expanded
-from smoothnb._utils.files import atomic_write, read_weights
+from smoothnb._utils.files import atomic_write, expanded, read_weights
 from smoothnb.models.lora_forms import CONFIG, PEFT_CONFIG, PEFT_WEIGHTS, alphas, original_names
 from smoothnb.models.sources import HUB_ID
 
@@ -210,7 +209,7 @@ def export_lora(
     """
     from safetensors.torch import save_file
 
-    path = Path(path)
+    path = expanded(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"expected a file that ends in .safetensors, got {path}")
     if not lora.pairs:

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from smoothnb._utils.files import data_folder, open_weights
+from smoothnb._utils.files import data_folder, expanded, open_weights
 from smoothnb.models.deltas import DIFFERENCE, base_of
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
@@ -56,8 +56,8 @@ def find_model(name_or_path: str | Path) -> Source:
         if (folder / DIFFERENCE).is_file():
             return Source((data_folder() / base_of(folder),), folder / DIFFERENCE)
         return Source((folder,))
-    name, path = str(name_or_path), Path(name_or_path).expanduser()
-    copies = Path(os.environ.get(LOCAL_MODELS, "")).expanduser() / name
+    name, path = str(name_or_path), expanded(name_or_path)
+    copies = expanded(os.environ.get(LOCAL_MODELS, "")) / name
     local = [copies, copies.with_name(f"{copies.name}.safetensors")] if os.environ.get(LOCAL_MODELS) else []
     for place in (path, *local):
         if place.is_dir():

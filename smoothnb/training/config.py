@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 from smoothnb._utils import checks
+from smoothnb._utils.files import expanded
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class TrainConfig:
                 checks.flag(name, value)
             elif get_origin(setting.type) is Literal and value not in get_args(setting.type):
                 raise ValueError(f"expected {name} as one of {get_args(setting.type)}, got {value!r}")
-        checks.path("output_dir", self.output_dir)
+        object.__setattr__(self, "output_dir", expanded(self.output_dir))
         for name in ("height", "width"):
             if getattr(self, name) is not None:
                 checks.whole(1)(name, getattr(self, name))

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from smoothnb._utils.files import expanded
 from smoothnb.images import ImageLike, to_pixels
 from smoothnb.postcards.captions import caption
 from smoothnb.postcards.scene import random_scene
@@ -180,7 +181,7 @@ def open_data(name: str, height: int, width: int, seed: int = 0) -> Captioned:
     kind, _, style = name.partition("-")
     if kind == "postcard" and (style or "plain") in STYLES:
         return PostcardStream(height, width, seed, style or "plain")
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     if folder.is_dir():
         return image_folder(folder, height, width, seed)
     if name.count("/") == 1 and name[0] not in "./~":

@@ -30,9 +30,10 @@ def offset_noise(
     Returns:
         Noise in float32 on the CPU.
     """
-    noise = torch.randn(shape, generator=generator)
+    noise = torch.randn(shape, generator=generator, dtype=torch.float32)
     if offset:
-        noise += offset * torch.randn(*shape[:2], *(1,) * (len(shape) - 2), generator=generator)
+        sizes = (*shape[:2], *(1,) * (len(shape) - 2))
+        noise += offset * torch.randn(sizes, generator=generator, dtype=torch.float32)
     return noise
 
 
@@ -43,7 +44,7 @@ def drop_prompts(
     generator: torch.Generator | None = None,
 ) -> Float[Tensor, "batch token width"]:
     """Replaces a random fraction of the embeddings by that of the empty prompt, for classifier-free guidance."""
-    dropped = torch.rand(len(embeds), generator=generator) < share
+    dropped = torch.rand(len(embeds), generator=generator, dtype=torch.float32) < share
     return torch.where(dropped.to(embeds.device)[:, None, None], empty, embeds)
 
 
@@ -60,7 +61,7 @@ def base_loss(
 
     Args:
         predict: The model.
-        schedule: Its noise schedule; for a model that predicts v, the target is v.
+        schedule: Its noise schedule; a model that predicts v, x_0 or a velocity has that as its target.
         x0: Clean samples: latents or pixels.
         noise: ε, see `offset_noise`.
         timesteps: t of each sample.
@@ -86,5 +87,5 @@ def denoising_loss(
     if min_snr_gamma is None:
         return error
     snr = schedule.snr(timesteps)
-    # The weight of an error in x_0 is min(SNR, γ); divided by the SNR for ε, by SNR + 1 for v.
-    return error * snr.clamp(max=min_snr_gamma) / (snr if schedule.prediction_type == "epsilon" else snr + 1)
+    # The weight of an error in x_0 is min(SNR, γ).
+    return error * snr.clamp(max=min_snr_gamma) * schedule.clean_error(timesteps).square()

@@ -30,7 +30,7 @@ def unit_directions(shape: tuple[int, ...], generator: torch.Generator | None = 
     shape = tuple(checks.whole(1)("shape", side) for side in shape)
     if len(shape) < 2:
         raise ValueError(f"expected shape with a batch axis and at least one more, got {shape}")
-    directions = torch.randn(shape, generator=generator)
+    directions = torch.randn(shape, generator=generator, dtype=torch.float32)
     return directions / _lengths(directions)
 
 
@@ -102,7 +102,7 @@ def variation(
 
     With x_t = √ᾱ_t x_0 + √(1-ᾱ_t) ε and x̂_0 = (x_t - √(1-ᾱ_t) ε_θ(x_t, t)) / √ᾱ_t for a fixed x_0, J_ε is the Jacobian
     ∂x̂_0/∂ε. Δx̂_0 is a random unit vector, not a difference of two samples; J_εᵀ Δx̂_0 is the gradient of ⟨x̂_0, Δx̂_0⟩
-    with respect to ε.
+    with respect to ε. Models with another prediction have the x_t and x̂_0 of `Schedule`, and σ_t for √(1-ᾱ_t).
 
     Args:
         predict: The model.

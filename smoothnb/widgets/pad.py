@@ -10,6 +10,7 @@ from PIL import Image
 
 from smoothnb._utils import checks
 from smoothnb._utils.arguments import checked
+from smoothnb._utils.files import expanded
 from smoothnb.figures.strips import MARGIN, rows_of, strip
 from smoothnb.images import save_picture
 from smoothnb.widgets.viewer import FrameViewer
@@ -121,8 +122,9 @@ class MixingPad(FrameViewer):
         Raises:
             ValueError: If Pillow does not know the suffix.
         """
-        save_picture(self.sheet(size), Path(path))
-        return Path(path)
+        path = expanded(path)
+        save_picture(self.sheet(size), path)
+        return path
 
     @traitlets.validate("u", "v")
     def _valid_ratio(self, proposal: dict) -> float:

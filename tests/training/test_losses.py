@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, UNet2DModel
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, UNet2DModel
 from torch import nn
 
 from smoothnb.latents import encode
@@ -22,6 +22,10 @@ from smoothnb.training.regularizer import (
 
 SETTINGS = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False)
 SCHEDULE = Schedule.of(DDIMScheduler(**SETTINGS))
+SCHEDULES = {
+    **{name: Schedule(SCHEDULE.alpha_bar, name) for name in ("epsilon", "v_prediction", "sample")},
+    "flow_prediction": Schedule.of(FlowMatchEulerDiscreteScheduler(shift=3.0)),
+}
 TIMESTEPS = torch.tensor([30, 400, 800, 990])
 
 
@@ -41,27 +45,33 @@ class Linear(nn.Module):
         return (x_t.flatten(1) @ self.weight).view_as(x_t)
 
 
-def lengths_by_hand(model: Linear, delta: torch.Tensor) -> torch.Tensor:
-    """√(1-ᾱ) ‖J_εᵀ Δ‖ with J_ε = √(1-ᾱ)/√ᾱ (1 - √(1-ᾱ) Wᵀ)."""
+def lengths_by_hand(model: Linear, schedule: Schedule, delta: torch.Tensor) -> torch.Tensor:
+    """σ ‖J_εᵀ Δ‖ of a linear model, for what it predicts."""
     result = []
     for y, t in zip(delta.flatten(1), TIMESTEPS, strict=True):
-        alpha_bar = SCHEDULE.alpha_bar[t]
-        sigma = (1 - alpha_bar).sqrt()
-        jacobian = sigma / alpha_bar.sqrt() * (torch.eye(len(y)) - sigma * model.weight.T)
+        one, weight = torch.eye(len(y)), model.weight.T
+        signal, sigma = schedule.signal[t], schedule.sigma[t]
+        jacobian = {
+            "epsilon": sigma / signal * (one - sigma * weight),
+            "v_prediction": sigma * (signal * one - sigma * weight),
+            "sample": sigma * weight,
+            "flow_prediction": sigma * (one - sigma * weight),
+        }[schedule.prediction_type]
         result.append(sigma * (jacobian.T @ y).norm())
     return torch.stack(result)
 
 
+@pytest.mark.parametrize("prediction_type", SCHEDULES)
 @pytest.mark.parametrize("method", ["exact", "finite_difference"])
-def test_the_regularizer_of_a_linear_model_is_known_in_closed_form(method):
+def test_the_regularizer_of_a_linear_model_is_known_in_closed_form(method, prediction_type):
     x0, noise, delta = draw((4, 2, 3, 3))
-    model, a = Linear(18), RunningConstant()
-    loss = variation_regularizer(model, SCHEDULE, x0, noise, TIMESTEPS, delta, a, method)
-    expected = lengths_by_hand(model, delta)
+    model, a, schedule = Linear(18), RunningConstant(), SCHEDULES[prediction_type]
+    loss = variation_regularizer(model, schedule, x0, noise, TIMESTEPS, delta, a, method)
+    expected = lengths_by_hand(model, schedule, delta)
     assert a.value == pytest.approx(expected.mean().item(), rel=1e-5)
     torch.testing.assert_close(loss, (expected - a.value).square(), rtol=1e-4, atol=1e-4)
     (gradient,) = torch.autograd.grad(loss.sum(), model.weight)
-    (by_hand,) = torch.autograd.grad((lengths_by_hand(model, delta) - a.value).square().sum(), model.weight)
+    (by_hand,) = torch.autograd.grad((lengths_by_hand(model, schedule, delta) - a.value).square().sum(), model.weight)
     torch.testing.assert_close(gradient, by_hand, rtol=2e-3, atol=2e-3 * by_hand.abs().max().item())
 
 
@@ -80,10 +90,10 @@ def gradients(model, loss):
     return torch.cat([g.flatten() for g in found])
 
 
-@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("prediction_type", SCHEDULES)
 def test_a_pixel_space_unet_has_the_same_gradient_either_way(prediction_type):
     model = pixel_model()
-    schedule = Schedule.of(DDIMScheduler(**SETTINGS, prediction_type=prediction_type))
+    schedule = SCHEDULES[prediction_type]
     x0, noise, delta = draw((4, 3, 16, 16))
     found = []
     for method in ("exact", "finite_difference"):
@@ -150,9 +160,9 @@ def test_the_parts_add_up_to_both_losses_and_their_gradients():
     torch.testing.assert_close(gradients(model, regularizer.sum()), gradients(model, expected.sum()))
 
 
-@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("prediction_type", SCHEDULES)
 def test_base_loss_counts_errors_and_min_snr_weights_them_as_errors_of_the_clean_sample(prediction_type):
-    schedule = Schedule(SCHEDULE.alpha_bar, prediction_type)
+    schedule = SCHEDULES[prediction_type]
     x0, noise, _ = draw((4, 2, 3, 3))
 
     def wrong_by_half(x_t, t):

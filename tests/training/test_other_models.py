@@ -1,10 +1,16 @@
-"""The objective on other diffusion models than Stable Diffusion 1.x: v-prediction, pixels, SDXL's UNet."""
+"""The objective on other models than Stable Diffusion 1.x: v-prediction, pixels, SDXL's UNet, flow matching."""
 
 import copy
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel, UNet2DModel
+from diffusers import (
+    DDIMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    SD3Transformer2DModel,
+    UNet2DConditionModel,
+    UNet2DModel,
+)
 
 import smoothnb as sn
 from smoothnb.schedule import Schedule
@@ -53,6 +59,23 @@ def sdxl():
     return unet, Schedule.of(DDIMScheduler(**SD_SCHEDULE)), (4, 8, 8), predict
 
 
+def stable_diffusion_3():
+    """SD-3's transformer, which predicts a velocity and takes 1000 σ for t, and its shifted schedule."""
+    transformer = SD3Transformer2DModel(
+        sample_size=8, patch_size=2, in_channels=4, out_channels=4, num_layers=2, attention_head_dim=8,
+        num_attention_heads=4, caption_projection_dim=32, joint_attention_dim=16, pooled_projection_dim=16,
+        pos_embed_max_size=8,
+    )  # fmt: skip
+    words, pooled = torch.randn(1, 5, 16), torch.randn(1, 16)
+    schedule = Schedule.of(FlowMatchEulerDiscreteScheduler(shift=3.0))
+
+    def predict(x, t):
+        texts = words.expand(len(x), -1, -1), pooled.expand(len(x), -1)
+        return transformer(x, *texts, 1000 * schedule.sigma[t]).sample
+
+    return transformer, schedule, (4, 8, 8), predict
+
+
 def samples(shape, count, generator):
     """Smooth random fields: something to denoise that has a structure."""
     coarse = torch.randn(count, shape[0], 2, 2, generator=generator)
@@ -85,7 +108,7 @@ def steps(unet, schedule, shape, predict, weight, count, first=0):
         optimizer.zero_grad()
 
 
-@pytest.mark.parametrize("build", [stable_diffusion_2, pixels, sdxl])
+@pytest.mark.parametrize("build", [stable_diffusion_2, pixels, sdxl, stable_diffusion_3])
 def test_a_few_steps_lower_the_regularizer_of_any_diffusion_model(build):
     torch.manual_seed(0)
     unet, *problem = build()

@@ -1,0 +1,51 @@
+"""A pipeline's parts, wherever their weights are: compiled, offloaded by accelerate, or simply there."""
+
+import functools
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+P, R = ParamSpec("P"), TypeVar("R")
+
+
+def device_of(pipe) -> torch.device:
+    """The device on which a pipeline computes, which is not where its weights are while these are offloaded."""
+    return getattr(pipe, "_execution_device", pipe.device)
+
+
+def weights_of(part: nn.Module) -> dict[str, Tensor]:
+    """The state dict of a model, as if it were neither compiled nor offloaded."""
+    state = part.state_dict()
+    if any(weight.is_meta for weight in state.values()):
+        from accelerate.utils.modeling import get_state_dict_offloaded_model
+
+        state = get_state_dict_offloaded_model(part)
+    return {name.replace("_orig_mod.", ""): weight for name, weight in state.items()}
+
+
+def check_in_place(part: nn.Module, task: str) -> None:
+    """Raises ValueError if accelerate keeps weights of a model elsewhere and brings them for each pass."""
+    if any(weight.is_meta for weight in part.parameters()):
+        raise ValueError(
+            f"cannot {task} while accelerate offloads the weights: do it first and offload afterwards, or call "
+            "pipe.remove_all_hooks() and pipe.to(device)"
+        )
+
+
+def uncompiled(function: Callable[P, R]) -> Callable[P, R]:
+    """Lets a function see the UNet that `torch.compile` wrapped: its layers change, or are looked into."""
+
+    @functools.wraps(function)
+    def inner(pipe, *args: P.args, **kwargs: P.kwargs) -> R:
+        compiled = pipe.unet
+        if not hasattr(compiled, "_orig_mod"):
+            return function(pipe, *args, **kwargs)
+        pipe.unet = compiled._orig_mod
+        try:
+            return function(pipe, *args, **kwargs)
+        finally:
+            pipe.unet = compiled
+
+    return inner
