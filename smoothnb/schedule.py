@@ -22,7 +22,8 @@ PREDICTION_TYPES = ("epsilon", "v_prediction")
 class Schedule:
     """ᾱ_t of every training timestep, and the model's prediction type.
 
-    Samples may have any shape after their batch axis: latents or pixels.
+    Samples may have any shape after their batch axis: latents or pixels. Timesteps may be on any device; results are on
+    the device of the samples.
 
     Attributes:
         alpha_bar: ᾱ_t for t = 0 … T - 1, decreasing from near 1 to near 0.
@@ -59,7 +60,7 @@ class Schedule:
 
     def scales(self, timesteps: Timesteps, like: Tensor) -> tuple[Tensor, Tensor]:
         """√ᾱ_t and √(1-ᾱ_t), reshaped to broadcast over a batch of samples, in float32."""
-        alpha_bar = self.alpha_bar.to(like.device, torch.float32)[timesteps]
+        alpha_bar = self.alpha_bar.to(like.device, torch.float32)[timesteps.to(like.device)]
         alpha_bar = alpha_bar.reshape(-1, *(1,) * (like.ndim - 1))
         return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
 
@@ -103,8 +104,12 @@ class Schedule:
         return signal * prediction.float() + sigma * x_t.float()
 
 
-def check_problem(schedule: Schedule, timesteps: Timesteps, **samples: Samples) -> None:
-    """Raises ValueError or TypeError unless all batches have one shape and each sample a valid timestep."""
+def checked_timesteps(schedule: Schedule, timesteps: Timesteps, **samples: Samples) -> Timesteps:
+    """Moves timesteps to the device of the samples.
+
+    Raises:
+        ValueError, TypeError: Unless all batches have one shape and one device, and each sample a valid timestep.
+    """
     for name, batch in samples.items():
         checks.floating(name, batch)
     shapes = {name: tuple(batch.shape) for name, batch in samples.items()}
@@ -112,13 +117,12 @@ def check_problem(schedule: Schedule, timesteps: Timesteps, **samples: Samples) 
         raise ValueError(f"expected batches of one shape, at least batch × values, got {shapes}")
     places = {name: batch.device for name, batch in samples.items()}
     if len(set(places.values())) > 1:
-        raise ValueError(f"expected batches on one device, got {places}")
+        raise ValueError(f"expected batches on one device, got {places}: move them with .to(device)")
     count = len(next(iter(samples.values())))
     if not isinstance(timesteps, Tensor) or timesteps.is_floating_point() or timesteps.dtype == torch.bool:
         raise TypeError(f"expected timesteps as a tensor of whole numbers, got {checks.shown(timesteps)}")
     if timesteps.shape != (count,) or timesteps.is_meta:
         raise ValueError(f"expected {count} timesteps, one for each sample, got {checks.shown(timesteps)}")
-    if timesteps.device != next(iter(places.values())):
-        raise ValueError(f"expected timesteps on {next(iter(places.values()))}, got them on {timesteps.device}")
     if count and not ((timesteps >= 0) & (timesteps < len(schedule))).all():
         raise ValueError(f"expected timesteps from 0 to {len(schedule) - 1}, got {timesteps.tolist()[:5]}")
+    return timesteps.to(next(iter(places.values())))

@@ -203,7 +203,8 @@ def _sdedit(task: _Task, seed: int | Sequence[int]) -> Iterator[Step]:
     def noise(index: int, t: Tensor, x: Tensor) -> Tensor:
         return guided_noise(task.pipe, x, t, task.target, task.null[index], task.guidance_scale)
 
-    timesteps = scheduler_for(task.pipe, task.steps).timesteps
+    scheduler = scheduler_for(task.pipe, task.steps)
+    timesteps = scheduler.timesteps
     first = int((timesteps > task.limit).sum())
     if first == task.steps:
         raise ValueError("this switch leaves no step to draw: use a larger one")
@@ -212,7 +213,8 @@ def _sdedit(task: _Task, seed: int | Sequence[int]) -> Iterator[Step]:
     if fresh.ndim == 4 and len(fresh) not in (1, task.trajectory.shape[1]):
         raise ValueError(f"expected one seed, or one for each of {task.trajectory.shape[1]} pictures, got {len(fresh)}")
     fresh = (fresh[None] if fresh.ndim == 3 else fresh).expand_as(task.trajectory[0])
-    start = task.pipe.scheduler.add_noise(task.trajectory[0], fresh, timesteps[first])
+    # Not by the pipeline's own scheduler: `add_noise` moves its numbers to the device for good.
+    start = scheduler.add_noise(task.trajectory[0], fresh, timesteps[first])
     return denoise(task.pipe, start, noise, task.steps, first)
 
 
