@@ -8,13 +8,32 @@ import contextlib
 
 import pytest
 import torch
+import torch.utils._device
 
 try:
-    from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
-except ImportError:
+    from torch.utils import backend_registration
+
+    register = backend_registration._setup_privateuseone_for_python_backend
+except AttributeError:
     pytest.skip("this torch cannot register a device from Python", allow_module_level=True)
 
-_setup_privateuseone_for_python_backend("sim")
+
+class _Module(backend_registration._DummyBackendModule):
+    """torch.sim. The device is there only for those who name it, as other tests run in this process too."""
+
+    def is_available(self) -> bool:
+        return False
+
+
+class _Hooks(backend_registration._DummyPrivateUse1Hook):
+    """What PyTorch itself asks."""
+
+    def is_available(self) -> bool:
+        return False
+
+
+_MODULE, _HOOKS = _Module(), _Hooks()
+register("sim", _MODULE, _HOOKS)
 DEVICE = torch.device("sim", 0)
 
 aten = torch.ops.aten
@@ -116,8 +135,11 @@ def simulated_gpu(monkeypatch: pytest.MonkeyPatch):
     """The device; while it is open, modules can be moved to it and `torch.tensor` makes tensors on it."""
     tensor, to = torch.tensor, torch.nn.Module.to
 
-    def anywhere(data: object, *args: object, device: torch.device | str | None = None, **options: object):
-        return tensor(_each(_numbers, data), *args, **options).to(device or "cpu")
+    def anywhere(data: object, *args: object, **options: object) -> torch.Tensor:
+        device = options.get("device")
+        there = device is not None and torch.device(device).type == "sim"
+        found = tensor(_each(_numbers, data), *args, **(options | {"device": "cpu"} if there else options))
+        return found.to(DEVICE) if there else found
 
     def moved(module: torch.nn.Module, *args: object, **options: object) -> torch.nn.Module:
         # Parameters that become others of another class. Not for longer: transformers loads models otherwise then.
@@ -127,6 +149,8 @@ def simulated_gpu(monkeypatch: pytest.MonkeyPatch):
         finally:
             torch.__future__.set_swap_module_params_on_conversion(False)
 
+    # What `with torch.device(…)` applies to is listed once, and the list is to hold the original.
+    torch.utils._device._device_constructors()
     monkeypatch.setattr(torch, "tensor", anywhere)
     monkeypatch.setattr(torch.nn.Module, "to", moved)
     yield DEVICE
