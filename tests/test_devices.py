@@ -1,6 +1,7 @@
 """Public functions on a device that is not the CPU, with inputs from either side, and in half precision."""
 
 import dataclasses
+import functools
 import inspect
 import json
 import pkgutil
@@ -275,10 +276,11 @@ def with_few_steps(function):
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebooks_run_on_a_gpu(notebook, gpu, monkeypatch, tmp_path):
     """All cells, those for Stable Diffusion too, with a tiny pipeline for every model, in float16 as on CUDA."""
-    lora = sn.lora_of(with_lora(build_tiny_pipeline(128)))
+    size = 128 if "drag" in notebook.stem else 64  # Where it is dragged is written down in pixels of a postcard.
+    lora = sn.lora_of(with_lora(build_tiny_pipeline(size)))
 
     def load_pipeline(name_or_path="postcard", device=None, dtype=None, smooth=False, config=None):
-        pipe = build_tiny_pipeline(128)
+        pipe = build_tiny_pipeline(size)
         pipe.to(device or gpu, dtype or (torch.float32 if device else torch.float16))
         if smooth:
             sn.import_lora(pipe, smooth if isinstance(smooth, Path) else lora)
@@ -287,7 +289,7 @@ def test_notebooks_run_on_a_gpu(notebook, gpu, monkeypatch, tmp_path):
     import matplotlib.pyplot as plt
 
     plt.switch_backend("agg")
-    train, editor, judge = sn.train, sn.DragEditor, sn.ReaderJudge
+    train, drags, edits, judge = sn.train, sn.DragEditor, sn.EditSlider, sn.ReaderJudge
     for name in sn.__all__:
         function = getattr(sn, name)
         if inspect.isfunction(function):
@@ -302,7 +304,9 @@ def test_notebooks_run_on_a_gpu(notebook, gpu, monkeypatch, tmp_path):
     classes = pkgutil.resolve_name(styles).__wrapped__(16)
     monkeypatch.setattr(styles, lambda: classes)
     quick = sn.DragOptions(num_inference_steps=FEW, max_steps=2)
-    monkeypatch.setattr(sn, "DragEditor", lambda *args, **options: editor(*args, options=quick, **options))
+    monkeypatch.setattr(sn, "DragEditor", lambda *args, **options: drags(*args, options=quick, **options))
+    invert = functools.partial(sn.ddim_invert, progress=False)
+    monkeypatch.setattr(sn, "EditSlider", lambda *args, **options: edits(*args, invert=invert, **options))
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "__main__", "display": repr}
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
