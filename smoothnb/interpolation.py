@@ -133,7 +133,7 @@ def _between(a: Tensor, b: Tensor, ratios: np.ndarray) -> Tensor:
     """Linear interpolation along a new leading axis; equal ends give a single entry."""
     if torch.equal(a, b):
         return a[None]
-    mixed = torch.as_tensor(ratios, device=a.device).to(torch.float32).reshape(-1, *(1,) * a.ndim)
+    mixed = torch.as_tensor(ratios, dtype=torch.float32, device=a.device).reshape(-1, *(1,) * a.ndim)
     return ((1 - mixed) * a.float() + mixed * b.float()).to(a.dtype)
 
 

@@ -33,7 +33,8 @@ class Schedule:
     | "sample" | x_0 | the same |
     | "flow_prediction" | ε - x_0, the velocity of x_t | α_t = 1 - σ_t |
 
-    Samples may have any shape after their batch axis: latents or pixels.
+    Samples may have any shape after their batch axis: latents or pixels. Timesteps may be on any device; results are on
+    the device of the samples.
 
     Attributes:
         alpha_bar: ᾱ_t for t = 0 … T - 1, falling: the share of the signal in the variance, α_t² / (α_t² + σ_t²). For
@@ -103,7 +104,7 @@ class Schedule:
     def scales(self, timesteps: Timesteps, like: Tensor) -> tuple[Tensor, Tensor]:
         """α_t and σ_t, each shaped to be multiplied with a batch of samples, in float32."""
         shape = (-1, *(1,) * (like.ndim - 1))
-        return tuple(table.to(like.device)[timesteps].reshape(shape) for table in self._scales)
+        return tuple(table.to(like.device)[timesteps.to(like.device)].reshape(shape) for table in self._scales)
 
     def snr(self, timesteps: Timesteps) -> PerSample:
         """Signal-to-noise ratio α_t² / σ_t² = ᾱ_t / (1-ᾱ_t)."""
@@ -151,8 +152,12 @@ class Schedule:
         return sigma / (signal * of_noise - sigma * of_x0).abs()
 
 
-def check_problem(schedule: Schedule, timesteps: Timesteps, **samples: Samples) -> None:
-    """Raises ValueError or TypeError unless all batches have one shape and each sample a valid timestep."""
+def checked_timesteps(schedule: Schedule, timesteps: Timesteps, **samples: Samples) -> Timesteps:
+    """Moves timesteps to the device of the samples.
+
+    Raises:
+        ValueError, TypeError: Unless all batches have one shape and one device, and each sample a valid timestep.
+    """
     for name, batch in samples.items():
         checks.floating(name, batch)
     shapes = {name: tuple(batch.shape) for name, batch in samples.items()}
@@ -160,13 +165,12 @@ def check_problem(schedule: Schedule, timesteps: Timesteps, **samples: Samples) 
         raise ValueError(f"expected batches of one shape, at least batch × values, got {shapes}")
     places = {name: batch.device for name, batch in samples.items()}
     if len(set(places.values())) > 1:
-        raise ValueError(f"expected batches on one device, got {places}")
+        raise ValueError(f"expected batches on one device, got {places}: move them with .to(device)")
     count = len(next(iter(samples.values())))
     if not isinstance(timesteps, Tensor) or timesteps.is_floating_point() or timesteps.dtype == torch.bool:
         raise TypeError(f"expected timesteps as a tensor of whole numbers, got {checks.shown(timesteps)}")
     if timesteps.shape != (count,) or timesteps.is_meta:
         raise ValueError(f"expected {count} timesteps, one for each sample, got {checks.shown(timesteps)}")
-    if timesteps.device != next(iter(places.values())):
-        raise ValueError(f"expected timesteps on {next(iter(places.values()))}, got them on {timesteps.device}")
     if count and not ((timesteps >= 0) & (timesteps < len(schedule))).all():
         raise ValueError(f"expected timesteps from 0 to {len(schedule) - 1}, got {timesteps.tolist()[:5]}")
+    return timesteps.to(next(iter(places.values())))

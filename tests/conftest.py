@@ -18,3 +18,14 @@ def tiny_folder(tiny_pipe, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "tiny"
     build_tiny_pipeline().to(torch.float16).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def gpu():
+    """A simulated accelerator, on which models are loaded and trained by default; see `simulated_gpu`."""
+    from simulated_gpu import simulated_gpu
+
+    with pytest.MonkeyPatch.context() as patch, simulated_gpu(patch) as device:
+        patch.setattr("smoothnb.models.load.best_device", lambda: device)
+        patch.setattr("accelerate.Accelerator.device", device)
+        yield device

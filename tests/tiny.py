@@ -5,8 +5,20 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionMod
 from transformers import CLIPTextConfig, CLIPTextModel
 
 
-def build_tiny_pipeline() -> StableDiffusionPipeline:
-    """Stable Diffusion's parts and scheduler settings at 64×64 pixels, with random weights."""
+def with_lora(pipe: StableDiffusionPipeline) -> StableDiffusionPipeline:
+    """The pipeline, with a smooth LoRA that has an effect."""
+    from smoothnb.models.lora import add_lora
+
+    add_lora(pipe.unet, 2)
+    generator = torch.Generator().manual_seed(0)
+    for name, weight in pipe.unet.named_parameters():
+        if ".lora_" in name:
+            weight.data.copy_(torch.randn(weight.shape, generator=generator) / 4)
+    return pipe
+
+
+def build_tiny_pipeline(size: int = 64) -> StableDiffusionPipeline:
+    """Stable Diffusion's parts and scheduler settings at 64×64 pixels or another size, with random weights."""
     from smoothnb.models.build import build_pipeline
     from smoothnb.postcards.captions import build_tokenizer
 
@@ -19,11 +31,11 @@ def build_tiny_pipeline() -> StableDiffusionPipeline:
         layers_per_block=1,
         latent_channels=4,
         norm_num_groups=4,
-        sample_size=64,
+        sample_size=size,
         scaling_factor=0.7,
     )
     unet = UNet2DConditionModel(
-        sample_size=8,
+        sample_size=size // 8,
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
         block_out_channels=(16, 32),

@@ -205,7 +205,8 @@ def _sdedit(task: _Task, seed: int | Sequence[int]) -> Iterator[Step]:
     def noise(index: int, t: Tensor, x: Tensor) -> Tensor:
         return guided_noise(task.pipe, x, t, task.target, task.null[index], task.guidance_scale)
 
-    timesteps = scheduler_for(task.pipe, task.steps).timesteps
+    scheduler = scheduler_for(task.pipe, task.steps)
+    timesteps = scheduler.timesteps
     first = int((timesteps > task.limit).sum())
     if first == task.steps:
         raise ValueError("this switch leaves no step to draw: use a larger one")

@@ -31,7 +31,7 @@ Pictures = Float[Tensor, "picture 3 height width"] | Sequence[Image.Image]
 
 def _pixels(pictures: Pictures) -> Float[Tensor, "picture 3 height width"]:
     if isinstance(pictures, Tensor):
-        return pictures
+        return pictures.float().cpu()
     return to_pixels(pictures, pictures[0].height, pictures[0].width)
 
 

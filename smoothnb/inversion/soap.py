@@ -35,12 +35,18 @@ class Soap:
         self._rows, self._columns = _average(self._rows, g @ g.mT, MEMORY), _average(self._columns, g.mT @ g, MEMORY)
         self._steps += 1
         if turn or self._steps == 1:
-            self._left, self._right = (torch.linalg.eigh(c).eigenvectors for c in (self._rows, self._columns))
+            self._left, self._right = (_axes(c) for c in (self._rows, self._columns))
         self._first = _average(self._first, g, MOMENTUM)
         self._second = _average(self._second, (self._left.mT @ g @ self._right).square(), MEMORY)
         turned = self._left.mT @ self._first @ self._right
         scale = (self._second / (1 - MEMORY**self._steps)).sqrt() + 1e-3
         return _unit(self._left @ (turned / scale) @ self._right.mT)
+
+
+def _axes(covariances: Tensor) -> Tensor:
+    """Eigenvectors, which PyTorch does not compute on Apple's GPUs."""
+    here = covariances.cpu() if covariances.device.type == "mps" else covariances
+    return torch.linalg.eigh(here).eigenvectors.to(covariances.device)
 
 
 def _average(before: Tensor, new: Tensor, weight: float) -> Tensor:

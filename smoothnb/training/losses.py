@@ -8,7 +8,7 @@ from torch import Tensor
 
 from smoothnb._utils import checks
 from smoothnb._utils.arguments import checked
-from smoothnb.schedule import PerSample, Samples, Schedule, Timesteps, check_problem
+from smoothnb.schedule import PerSample, Samples, Schedule, Timesteps, checked_timesteps
 
 SCHEDULE = checks.of(Schedule, "a Schedule, such as Schedule.of(pipe.scheduler)")
 Predict = Callable[[Tensor, Tensor], Tensor]
@@ -64,13 +64,13 @@ def base_loss(
         schedule: Its noise schedule; a model that predicts v, x_0 or a velocity has that as its target.
         x0: Clean samples: latents or pixels.
         noise: ε, see `offset_noise`.
-        timesteps: t of each sample.
+        timesteps: t of each sample, on any device.
         min_snr_gamma: γ of min-SNR weighting (Hang et al. 2023 use 5); None weights all timesteps equally.
 
     Returns:
         The loss of each sample.
     """
-    check_problem(schedule, timesteps, x0=x0, noise=noise)
+    timesteps = checked_timesteps(schedule, timesteps, x0=x0, noise=noise)
     prediction = predict(schedule.add_noise(x0, noise, timesteps), timesteps)
     return denoising_loss(prediction, schedule, x0, noise, timesteps, min_snr_gamma)
 

@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from smoothnb._utils import checks
 from smoothnb._utils.arguments import checked
-from smoothnb.schedule import PerSample, Samples, Schedule, Timesteps, check_problem
+from smoothnb.schedule import PerSample, Samples, Schedule, Timesteps, checked_timesteps
 from smoothnb.training.losses import SCHEDULE, Predict, denoising_loss
 
 Method = Literal["finite_difference", "exact"]
@@ -26,11 +26,24 @@ forward pass; at larger distances only central differences are accurate enough.
 
 @checked(shape=checks.several, generator=checks.of(torch.Generator, "a torch.Generator"))
 def unit_directions(shape: tuple[int, ...], generator: torch.Generator | None = None) -> Samples:
-    """Draws Δx̂_0 of the regularizer uniformly from the unit sphere, for each sample; float32, on the CPU."""
+    """Draws Δx̂_0 of the regularizer uniformly from the unit sphere, for each sample.
+
+    Args:
+        shape: Batch axis first.
+        generator: Source of the random numbers; by default PyTorch's global one on the CPU.
+
+    Returns:
+        Directions in float32, on the generator's device.
+
+    Raises:
+        ValueError: If the shape has no axis after the batch axis.
+    """
     shape = tuple(checks.whole(1)("shape", side) for side in shape)
     if len(shape) < 2:
         raise ValueError(f"expected shape with a batch axis and at least one more, got {shape}")
-    directions = torch.randn(shape, generator=generator, dtype=torch.float32)
+    directions = torch.randn(
+        shape, generator=generator, dtype=torch.float32, device=None if generator is None else generator.device
+    )
     return directions / _lengths(directions)
 
 
@@ -117,6 +130,7 @@ def variation(
     Returns:
         The lengths and directions, in float32.
     """
+    timesteps = timesteps.to(x0.device)
     with torch.enable_grad():
         noise = noise.detach().requires_grad_()
         x_t = schedule.add_noise(x0, noise, timesteps)
@@ -193,7 +207,7 @@ def variation_regularizer(
     delta: Samples,
     a: RunningConstant,
     method: Method = "finite_difference",
-    points: tuple[float, float] = POINTS[torch.float32],
+    points: tuple[float, float] | None = None,
 ) -> PerSample:
     """Step-wise variation regularization: (√(1-ᾱ_t) ‖J_εᵀ Δx̂_0‖ - a)² (Guo et al. 2024, Eq. 10).
 
@@ -210,12 +224,12 @@ def variation_regularizer(
         a: The running constant; it is updated with this batch.
         method: "finite_difference" needs no double backward pass, see `objective_parts`. "exact" differentiates twice,
             as the paper does: it is slower, needs several times the memory, and uses the slowest attention kernel.
-        points: The points of the finite difference, see `POINTS`.
+        points: The points of the finite difference; by default those in `POINTS` for the dtype of the noise.
 
     Returns:
         The regularizer of each sample.
     """
-    check_problem(schedule, timesteps, x0=x0, noise=noise, delta=delta)
+    timesteps = checked_timesteps(schedule, timesteps, x0=x0, noise=noise, delta=delta)
     checks.of(RunningConstant, "a RunningConstant")("a", a)
     if method == "exact":
         # Only this attention kernel has a second derivative. The backend is chosen in the forward pass.
@@ -224,5 +238,6 @@ def variation_regularizer(
         return (here.lengths - a.update(here.lengths)).square()
     if method != "finite_difference":
         raise ValueError(f"expected method as finite_difference or exact, got {method!r}")
+    points = POINTS.get(noise.dtype, POINTS[torch.float32]) if points is None else points
     parts = objective_parts(predict, schedule, x0, noise, timesteps, delta, a, points=points)
     return torch.stack([regularizer for _, regularizer in parts]).sum(0)

@@ -170,12 +170,14 @@ class Trainer:
 
     def save(self) -> Path | None:
         """Writes a checkpoint on the main process."""
+        from accelerate.utils import send_to_device
+
         if not self.accelerator.is_main_process:
             return None
         state = {
             "step": self.step,
             "weights": {name: p.detach().cpu() for name, p in self.weights.items()},
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": send_to_device(self.optimizer.state_dict(), "cpu"),
             "scheduler": self.scheduler.state_dict(),
             "a": self.a.state_dict(),
             "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else None,
