@@ -48,7 +48,6 @@ class PictureUpload(widgets.FileUpload):
         # A dictionary by name in ipywidgets 7, which Colab has; a tuple since 8.
         files = list(self.value.values() if isinstance(self.value, Mapping) else self.value)
         try:
-            with Image.open(io.BytesIO(files[-1]["content"])) as picture:
-                return to_rgb(picture)
-        except OSError as error:
-            raise ValueError(f"the file chosen is no picture that pillow can read: choose another ({error})") from error
+            return to_rgb(io.BytesIO(files[-1]["content"]))
+        except ValueError as error:
+            raise ValueError("the file chosen is no picture that pillow can read: choose another") from error
