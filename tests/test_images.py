@@ -98,7 +98,8 @@ def profile(space, gamma=2.2, primaries=()):
         return b"XYZ " + bytes(4) + b"".join(struct.pack(">i", round(v * 65536)) for v in values)
 
     curve = b"curv" + bytes(4) + struct.pack(">IHH", 1, round(gamma * 256), 0)
-    tags = {b"wtpt": xyz((0.9642, 1, 0.8249))} | dict(zip((b"rXYZ", b"gXYZ", b"bXYZ"), map(xyz, primaries), strict=False))
+    tags = {b"wtpt": xyz((0.9642, 1, 0.8249))}
+    tags |= dict(zip((b"rXYZ", b"gXYZ", b"bXYZ"), map(xyz, primaries), strict=False))
     tags |= dict.fromkeys((b"rTRC", b"gTRC", b"bTRC") if primaries else (b"kTRC",), curve)
     table, body = b"", b""
     for name, value in tags.items():
