@@ -15,7 +15,8 @@ class TrainConfig:
         model: What to train: a name, folder or hub id, as `load_pipeline` takes it.
         output_dir: Folder for the LoRA, checkpoints and strips.
         data: "postcard" for the stream of postcards, "postcard-film" and "postcard-neon" in these styles; a folder of
-            pictures with a metadata.jsonl of {"file_name": …, "text": …}; or the id of a data set on the hub.
+            pictures with captions in metadata.jsonl, metadata.csv or text files, see `image_folder`; or the id of a
+            data set on the hub.
         steps: Optimizer steps.
         batch_size: Pictures that one process takes at a time.
         gradient_accumulation_steps: Batches to a step.

@@ -6,8 +6,8 @@ from tiny import build_tiny_pipeline
 
 from smoothnb.editing.alignment import Words, align
 from smoothnb.editing.attention import Control
-from smoothnb.sampling import TruncatedPromptWarning, embed
 from smoothnb.postcards.captions import build_tokenizer
+from smoothnb.sampling import TruncatedPromptWarning, embed
 
 
 @pytest.fixture(scope="module")
