@@ -48,7 +48,9 @@ def embed(pipe, prompts: str | Sequence[str]) -> Float[Tensor, "text token embed
     """Embeddings ξ of prompts. Prompts that are too long are truncated with a `TruncatedPromptWarning`."""
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     most = pipe.tokenizer.model_max_length
-    for prompt, tokens in zip(prompts, pipe.tokenizer(prompts, verbose=False).input_ids, strict=True):
+    # With all tokens of textual inversions, as the pipeline has it.
+    spelled = pipe.maybe_convert_prompt(prompts, pipe.tokenizer)
+    for prompt, tokens in zip(prompts, pipe.tokenizer(spelled, verbose=False).input_ids, strict=True):
         if len(tokens) > most:
             warn(
                 f"the text encoder takes {most} tokens, and this prompt has {len(tokens)}: its end is ignored. "

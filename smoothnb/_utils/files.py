@@ -1,5 +1,6 @@
-"""Files written whole or not at all, weights read without unpickling, and the folder of shipped data."""
+"""Files written whole or not at all, texts and weights read with care, and the folder of shipped data."""
 
+import codecs
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -9,6 +10,11 @@ from torch import Tensor
 
 from smoothnb._utils import checks
 
+IMAGE_SUFFIXES = {
+    ".apng", ".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tga", ".tif",
+    ".tiff", ".webp",
+}  # fmt: skip
+"""How files end that are read as pictures."""
 SIGNS = ("I/O error", "IoError", "os error", "file write failed", "unexpected pos", "No space left")
 """Messages of safetensors and torch about a full disk or a read-only folder; they raise no OSError."""
 
@@ -57,6 +63,31 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         raise OSError(
             f"cannot write {path}: {error}. Free disk space or choose a writable path; an existing file is unchanged"
         ) from error
+
+
+def visible_files(folder: Path) -> list[Path]:
+    """All files below a folder but hidden ones and copies, such as .ipynb_checkpoints, ._a.png and __MACOSX; sorted."""
+    found = ((path, path.relative_to(folder).parts) for path in folder.rglob("*"))
+    hidden = ("__", ".")
+    return sorted(
+        path
+        for path, parts in found
+        if not parts[-1].startswith(".") and not any(part.startswith(hidden) for part in parts[:-1]) and path.is_file()
+    )
+
+
+def read_text(path: Path) -> str:
+    """Reads a text file in UTF-8, or in UTF-16 with its byte order mark; the mark is left out.
+
+    Raises:
+        ValueError: If the file is in another encoding; the first line that shows it is named.
+    """
+    data = path.read_bytes()
+    try:
+        return data.decode("utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"line {line} of {path} is not in UTF-8: save the file as UTF-8 ({error})") from None
 
 
 def write_text(path: Path, text: str) -> None:

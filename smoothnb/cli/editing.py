@@ -80,7 +80,7 @@ def drag(
         prompt: A description of the picture.
         handles: Points to drag, x and y in pixels of the picture: 40 70 for one, 40 70 90 60 for two.
         targets: One target for each handle.
-        mask: File of a mask of the same size, white where the picture may change.
+        mask: File of a mask of the same size, white and opaque where the picture may change.
         output: File for the dragged picture.
         model: A model that comes with smoothnb, a folder, or an id on the Hugging Face hub.
         smooth: Whether to use the smooth LoRA that comes with the model.

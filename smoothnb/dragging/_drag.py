@@ -95,7 +95,8 @@ def drag(
         prompt: A description of the picture.
         handles: Points (x, y) to drag, in pixels of the given picture.
         targets: One target for each handle.
-        mask: A picture of the same size, white where the picture may change. By default it may change everywhere.
+        mask: A picture of the same size: white and opaque where the picture may change, black or transparent where it
+            may not. By default it may change everywhere.
         options: Settings; `DRAG_DIFFUSION` holds the published ones.
         latents: Starting noise of a generated picture, instead of `image`. Points are then in pixels of the picture
             that is drawn from it.

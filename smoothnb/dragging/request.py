@@ -14,7 +14,7 @@ from torch import Tensor
 from smoothnb._utils.checks import as_number, shown
 from smoothnb.dragging.moving import DragTask
 from smoothnb.dragging.options import DragOptions
-from smoothnb.images import ImageLike, to_rgb
+from smoothnb.images import ImageLike, to_mask
 from smoothnb.models.parts import device_of
 
 PointList = Sequence[Sequence[float]]
@@ -46,7 +46,7 @@ class Request:
         Args:
             handles: (x, y) in pixels of the given picture.
             targets: One target for each handle.
-            mask: A picture of the same size; white (or True) where the picture may change.
+            mask: A picture of the same size, see `to_mask`.
             given: Height and width of the given picture.
             size: Height and width of the picture that the model draws. Picture, points and mask are cropped around the
                 centre and resized to it.
@@ -75,7 +75,10 @@ class Request:
                         f"the point ({_xy(point)}) is cropped away: the model draws {size[1]}×{size[0]}, and sees "
                         f"the centre of this {given[1]}×{given[0]} picture"
                     )
-        found = None if mask is None else _mask(mask, given, size)
+        found = None
+        if mask is not None:
+            fitted = ImageOps.fit(to_mask(mask, given[::-1]), size[::-1], Image.Resampling.NEAREST)
+            found = torch.from_numpy(np.asarray(fitted) > 0)
         if found is not None:
             for point, (x, y) in zip(before[0], after[0].tolist(), strict=True):
                 if not found[min(int(y), size[0] - 1), min(int(x), size[1] - 1)]:
@@ -115,16 +118,3 @@ def _points(points: PointList, name: str, size: tuple[int, int]) -> list[tuple[f
 
 def _xy(point: Sequence[float]) -> str:
     return ", ".join(f"{x:g}" for x in point)
-
-
-def _mask(mask: ImageLike, given: tuple[int, int], size: tuple[int, int]) -> Bool[Tensor, "height width"]:
-    array = mask.detach().cpu().numpy() if isinstance(mask, Tensor) else mask
-    if isinstance(array, np.ndarray) and array.dtype == bool:
-        array = array.astype(np.uint8) * 255
-    picture = to_rgb(array).convert("L")
-    if picture.size != given[::-1]:
-        raise ValueError(
-            f"expected a mask as large as the picture, {given[1]}×{given[0]}; got {picture.width}×{picture.height}"
-        )
-    fitted = ImageOps.fit(picture, size[::-1], Image.Resampling.NEAREST)
-    return torch.from_numpy(np.asarray(fitted) > 127)

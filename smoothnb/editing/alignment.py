@@ -1,15 +1,13 @@
 """Alignment of two prompts: the tokens of each word, and the matching words of the other prompt."""
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 
 import torch
+from diffusers.loaders import TextualInversionLoaderMixin
 from jaxtyping import Bool, Float
 from torch import Tensor
-
-WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 
 
 @dataclass(frozen=True)
@@ -17,43 +15,54 @@ class Words:
     """Words of a prompt and their tokens.
 
     Attributes:
-        texts: Words and punctuation marks, in lower case.
+        texts: Words and punctuation marks as the tokenizer spells them. Consecutive digits are one word.
         tokens: Indices of each word's tokens; empty for words that were truncated.
         length: Number of tokens of the encoder, including padding.
         end: Index of the end token.
+        tokenizer: The text encoder's tokenizer.
     """
 
     texts: tuple[str, ...]
     tokens: tuple[tuple[int, ...], ...]
     length: int
     end: int
+    tokenizer: object = field(repr=False, compare=False)
+
+    def __str__(self) -> str:
+        return " ".join(text for text, tokens in zip(self.texts, self.tokens, strict=True) if tokens)
 
     @classmethod
     def of(cls, tokenizer, prompt: str) -> "Words":
-        """Splits a prompt into words, and finds their tokens by character offsets."""
+        """Splits a prompt into words, textual inversions of several tokens spelled out, and finds their tokens."""
         if not tokenizer.is_fast:
             raise ValueError(
                 f"{type(tokenizer).__name__} gives no character offsets: load the pipeline with a "
                 "fast tokenizer, CLIPTokenizerFast"
             )
-        length = tokenizer.model_max_length
-        encoded = tokenizer(
-            prompt, padding="max_length", max_length=length, truncation=True, return_offsets_mapping=True
-        )
-        words = list(WORD.finditer(prompt))
-        spans = encoded["offset_mapping"]
-        tokens = [
-            tuple(i for i, (start, stop) in enumerate(spans) if start < word.end() and stop > word.start())
-            for word in words
-        ]
-        end = 1 + max((number for numbers in tokens for number in numbers), default=0)
-        return cls(tuple(word.group().lower() for word in words), tuple(tokens), length, end)
+        prompt = TextualInversionLoaderMixin().maybe_convert_prompt(prompt, tokenizer)
+        encoded = tokenizer(prompt, return_offsets_mapping=True, verbose=False)
+        words: list[list[int]] = []
+        last, digits = None, -1
+        for number, (word, (start, stop)) in enumerate(zip(encoded.word_ids(), encoded["offset_mapping"], strict=True)):
+            numeric = prompt[start:stop].isnumeric()
+            if word is None:
+                continue
+            if word == last or (numeric and start == digits):
+                words[-1].append(number)
+            else:
+                words.append([number])
+            last, digits = word, stop if numeric else -1
+        ids, length = encoded["input_ids"], tokenizer.model_max_length
+        texts = tuple(tokenizer.decode([ids[i] for i in word]).replace(" ", "").lower() for word in words)
+        tokens = tuple(tuple(i for i in word if i < length - 1) for word in words)
+        return cls(texts, tokens, length, min(len(ids), length) - 1, tokenizer)
 
     def find(self, phrase: str) -> tuple[int, ...]:
-        """Token indices of all occurrences of a word or of several consecutive words; empty if there are none."""
-        sought = [match.group().lower() for match in WORD.finditer(phrase)]
-        starts = [i for i in range(len(self.texts)) if sought and list(self.texts[i : i + len(sought)]) == sought]
-        return tuple(token for i in starts for numbers in self.tokens[i : i + len(sought)] for token in numbers)
+        """Token indices of all occurrences of a word or of several consecutive words that the encoder sees."""
+        sought = Words.of(self.tokenizer, phrase).texts
+        places = [range(i, i + len(sought)) for i in range(len(self.texts)) if sought]
+        places = [at for at in places if self.texts[at.start : at.stop] == sought and all(self.tokens[i] for i in at)]
+        return tuple(number for at in places for i in at for number in self.tokens[i])
 
 
 @dataclass(frozen=True)

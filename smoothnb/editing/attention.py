@@ -73,9 +73,8 @@ class Control:
         for phrase, factor in (weights or {}).items():
             found = [target.find(phrase) for _, target in pairs]
             if not any(found) or not math.isfinite(factor):
-                known = " ".join(pairs[0][1].texts)
                 raise ValueError(
-                    f"expected finite weights for words of the target prompt ({known}), got {phrase!r}: {factor}"
+                    f"expected finite weights for words of the target prompt ({pairs[0][1]}), got {phrase!r}: {factor}"
                 )
             for row, tokens in zip(factors, found, strict=True):
                 row[list(tokens)] = factor
@@ -83,7 +82,9 @@ class Control:
         for phrase in blend:
             found = [[words.find(phrase) for words in pair] for pair in pairs]
             if not any(tokens for pair in found for tokens in pair):
-                raise ValueError(f"{phrase!r} is in no prompt: the source has {' '.join(pairs[0][0].texts)!r}")
+                raise ValueError(
+                    f"{phrase!r} is in no prompt: the source has '{pairs[0][0]}', as far as the text encoder reads it"
+                )
             for number, pair in enumerate(found):
                 for side, tokens in enumerate(pair):
                     tracked[side, number, list(tokens)] = True
@@ -105,14 +106,28 @@ class Control:
         target = target * self.weights[:, None, None].to(maps)
         return torch.stack([source, target, without]).flatten(0, 2)
 
+    def grid(self, pixels: int) -> tuple[int, int]:
+        """Height and width of the UNet's level of so many pixels: each halves the one before, and rounds up.
+
+        Raises:
+            ValueError: If there is no such level.
+        """
+        height, width = self.size
+        while height * width > pixels:
+            height, width = (height + 1) // 2, (width + 1) // 2
+        if height * width != pixels:
+            raise ValueError(
+                f"cannot tell where attention of {pixels} pixels looks at latents of {self.size[1]}×{self.size[0]}: "
+                "expected a UNet whose levels halve height and width, as Stable Diffusion's do"
+            )
+        return height, width
+
     def _collect(self, *maps: Tensor) -> None:
         """Adds up where source and edit look at the tracked words; maps of any size are resized to the latents'."""
-        height, width = self.size
-        pixels = maps[0].shape[-2]
-        rows = round((pixels * height / width) ** 0.5)
+        grid = self.grid(maps[0].shape[-2])
         total = 0
         for map_, tokens in zip(maps, self.tracked, strict=True):
-            seen = (map_.float().mean(1) * tokens[:, None]).sum(-1).unflatten(-1, (rows, pixels // rows))
+            seen = (map_.float().mean(1) * tokens[:, None]).sum(-1).unflatten(-1, grid)
             total = total + F.interpolate(seen[:, None], self.size, mode="bilinear")
         self._seen = total if self._seen is None else self._seen + total
 

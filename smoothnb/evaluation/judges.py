@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from smoothnb._utils import checks
 from smoothnb._utils.arguments import checked
-from smoothnb._utils.files import expanded
+from smoothnb._utils.files import IMAGE_SUFFIXES, expanded, visible_files
 from smoothnb.evaluation._reconstruction import lpips_distances
 from smoothnb.images import to_pixels
 from smoothnb.postcards.captions import stated
@@ -127,9 +127,9 @@ class PhotoJudge(Judge):
     @checked(clip=checks.text)
     def __init__(self, folder: str | Path, size: int = 512, clip: str = "openai/clip-vit-large-patch14"):
         self.folder, self.size, self.clip = expanded(folder), size, str(expanded(clip))
-        self._files = sorted(p for p in self.folder.glob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp"))
+        self._files = [path for path in visible_files(self.folder) if path.suffix.lower() in IMAGE_SUFFIXES]
         if not self._files:
-            raise ValueError(f"expected a folder of .jpg, .png or .webp pictures, found none in {self.folder}")
+            raise ValueError(f"expected a folder of pictures such as .jpg or .png, found none in {self.folder}")
 
     def real(self) -> Iterator[Tensor]:
         for first in range(0, len(self._files), BATCH):

@@ -1,6 +1,7 @@
 """Prompts for evaluation: captions of postcards or MS-COCO, or the lines of a text file."""
 
 import hashlib
+import io
 import json
 import os
 import random
@@ -11,7 +12,7 @@ from pathlib import Path
 from smoothnb._utils import checks
 from smoothnb._utils.arguments import checked
 from smoothnb._utils.console import progress_bar
-from smoothnb._utils.files import atomic_write, expanded
+from smoothnb._utils.files import atomic_write, expanded, read_text
 from smoothnb.postcards.stream import held_out_prompts
 
 COCO = "http://images.cocodataset.org/annotations/annotations_trainval2017.zip"
@@ -28,7 +29,7 @@ def read_prompts(source: str | Path = "postcard", count: int | None = None, seed
     Args:
         source: "postcard" for captions of held-out scenes; "coco" for captions of MS-COCO's validation pictures of
             2017, downloaded once (253 MB, of which 4 MB are kept); a file of captions in COCO's format (.json); or any
-            other text file, with one prompt per line.
+            other text file, with one prompt per line, in UTF-8 or in UTF-16 with a byte order mark.
         count: Number of prompts; by default 500, as in the paper, or all lines of a text file. If the file has more, a
             random subset is taken in the order of the file. COCO has one caption per picture.
         seed: Seed of the subset.
@@ -49,14 +50,13 @@ def read_prompts(source: str | Path = "postcard", count: int | None = None, seed
             f"there is no file {path} (looked from {Path.cwd()}): give a text file of prompts, captions of COCO, "
             '"coco" or "postcard"'
         )
+    if path.suffix in (".csv", ".jsonl", ".parquet", ".tsv"):
+        raise ValueError(f"expected a text file with one prompt a line, or COCO's .json, got a table, {path}")
     if path.suffix == ".json":
         found, count = _captions(path), count or USUAL
     else:
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except UnicodeDecodeError as error:
-            raise ValueError(f"expected a text file of prompts in UTF-8, got {path}: {error}") from None
-        found = [line.strip() for line in lines if line.strip()]
+        # Not splitlines: U+2028 and its like are part of a prompt.
+        found = [line.strip() for line in io.StringIO(read_text(path), newline=None) if line.strip()]
     if not found:
         raise ValueError(f"{path} holds no prompts: expected one per line")
     if count is None or count == len(found):
@@ -69,10 +69,10 @@ def read_prompts(source: str | Path = "postcard", count: int | None = None, seed
 def _captions(path: Path) -> list[str]:
     """The first caption of each picture, sorted by picture."""
     try:
-        annotations = json.loads(path.read_text(encoding="utf-8"))["annotations"]
+        annotations = json.loads(read_text(path))["annotations"]
         annotations = sorted(annotations, key=lambda a: (a["image_id"], a["id"]), reverse=True)
-        first = {a["image_id"]: " ".join(a["caption"].split()) for a in annotations}
-    except (ValueError, KeyError, TypeError) as error:
+        first = {a["image_id"]: " ".join(a["caption"].split()) for a in annotations if a["caption"].strip()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f'{path} holds no captions as COCO writes them: expected {{"annotations": [{{"image_id": …, "id": …, '
             f'"caption": …}}, …]}} ({type(error).__name__}: {error})'

@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw
 from smoothnb._utils import checks
 from smoothnb._utils.arguments import checked
 from smoothnb.figures.strips import picture as rgb
+from smoothnb.images import ImageLike, to_mask
 
 Points = Sequence[Sequence[float]]
 """(x, y) in pixels of the picture."""
@@ -29,7 +30,7 @@ def mark(
     handles: Points = (),
     targets: Points = (),
     paths: Sequence[Points] = (),
-    mask: Image.Image | None = None,
+    mask: ImageLike | None = None,
     width: int = 256,
 ) -> Image.Image:
     """Draws handles, arrows to their targets, paths, and the mask on a picture.
@@ -51,17 +52,14 @@ def mark(
     if len(targets) not in (0, len(handles)):
         raise ValueError(f"expected no targets or one for each of {len(handles)} handles, got {len(targets)}")
     paths = [spots("paths", path) for path in paths]
-    if mask is not None and not isinstance(mask, Image.Image):
-        raise TypeError(f"expected mask as a PIL image, got {checks.shown(mask)}")
-    if mask is not None and mask.size != picture.size:
-        raise ValueError(f"expected a mask of the picture's size, {picture.size}, got {mask.size}")
+    mask = None if mask is None else to_mask(mask, picture.size)
     scale = width / picture.width
     size = (width, max(1, round(picture.height * scale)))
     sheet = picture.resize(size, Image.Resampling.LANCZOS)
     if mask is not None:
         darker = Image.fromarray((np.asarray(sheet) * DIMMED).astype(np.uint8))
-        sheet = Image.composite(sheet, darker, mask.convert("L").resize(size))
-    # Drawn at twice the size and reduced, as Pillow does not antialias lines.
+        sheet = Image.composite(sheet, darker, mask.resize(size))
+    # Drawn twice as large and made smaller, as Pillow's own lines have hard edges.
     sheet = sheet.resize((2 * size[0], 2 * size[1]))
     draw = ImageDraw.Draw(sheet)
     unit = max(3.0, width / 26)

@@ -29,7 +29,7 @@ def picture(name: str, value: object, _: object = None) -> Image.Image:
     if not isinstance(value, Image.Image):
         raise TypeError(f"expected {name} as a PIL image, got {checks.shown(value)}")
     found = to_rgb(value)
-    return value if value.mode == "RGB" and not value.getexif() else found
+    return value if value.mode == "RGB" and not value.info and not value.getexif() else found
 
 
 def rows_of(frames: Frames) -> dict[str, list[Image.Image]]:

@@ -16,7 +16,8 @@ class TrainConfig:
         model: The model to train: a name, folder or hub id, as `load_pipeline` takes it.
         output_dir: Folder for the LoRA, checkpoints and figures.
         data: "postcard" for the stream of postcards, "postcard-film" and "postcard-neon" in these styles; a folder of
-            pictures with a metadata.jsonl of {"file_name": …, "text": …}; or the id of a data set on the hub.
+            pictures with captions in metadata.jsonl, metadata.csv or text files, see `image_folder`; or the id of a
+            data set on the hub.
         steps: Number of optimizer steps.
         batch_size: Number of pictures per process and batch.
         gradient_accumulation_steps: Number of batches per optimizer step.

@@ -12,7 +12,7 @@ from PIL import Image
 
 from smoothnb._utils import checks
 from smoothnb._utils.arguments import checked
-from smoothnb.images import ImageLike, to_rgb
+from smoothnb.images import ImageLike, to_mask, to_rgb
 
 HERE = Path(__file__).parent
 Point = tuple[float, float]
@@ -66,7 +66,7 @@ class DragCanvas(anywidget.AnyWidget):
         picture: ImageLike,
         handles: Sequence[Sequence[float]] = (),
         targets: Sequence[Sequence[float]] = (),
-        mask: Image.Image | np.ndarray | None = None,
+        mask: ImageLike | None = None,
         width: int = 384,
     ):
         self.picture = to_rgb(picture)
@@ -106,7 +106,7 @@ class DragCanvas(anywidget.AnyWidget):
     def mask(self) -> Image.Image | None:
         """White (255) where the picture may change, black (0) elsewhere; None if all of it may change.
 
-        Set it to a PIL image (values of at least 128 are white), a boolean array (height × width) or None.
+        Set it to a picture of the same size, as in `to_mask`, or to None.
         """
         if not self._mask:
             return None
@@ -114,7 +114,7 @@ class DragCanvas(anywidget.AnyWidget):
         return alpha.point(lambda value: 255 * (value > 127))
 
     @mask.setter
-    def mask(self, mask: Image.Image | np.ndarray | None) -> None:
+    def mask(self, mask: ImageLike | None) -> None:
         self._mask = self._encoded(mask)
 
     def clear(self) -> None:
@@ -138,20 +138,10 @@ class DragCanvas(anywidget.AnyWidget):
             self._history.append(self._state)
             self._state = state
 
-    def _encoded(self, mask: Image.Image | np.ndarray | None) -> str:
+    def _encoded(self, mask: ImageLike | None) -> str:
         if mask is None:
             return ""
-        if not isinstance(mask, Image.Image):
-            mask = np.asarray(mask)
-            if mask.dtype != bool:
-                raise TypeError(f"expected a mask as a PIL image, an array of bool or None, got {mask.dtype}")
-            if mask.ndim != 2:
-                raise ValueError(f"expected a mask as an array of height × width, got shape {mask.shape}")
-            mask = Image.fromarray((mask * 255).astype(np.uint8))
-        grey = mask.convert("L").point(lambda value: 255 * (value > 127))
-        if grey.size != self.picture.size:
-            (width, height), (wide, high) = self.picture.size, grey.size
-            raise ValueError(f"expected a mask of the picture's size, {width}×{height}, got {wide}×{high}")
+        grey = to_mask(mask, self.picture.size)
         if not grey.getbbox():
             raise ValueError(
                 "expected a mask that is white somewhere, got a black one: use None to let all of it change"

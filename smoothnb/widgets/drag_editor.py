@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
 import ipywidgets as widgets
-import numpy as np
 from PIL import Image
 
 from smoothnb._utils import checks
@@ -70,7 +69,7 @@ class DragEditor(widgets.VBox):
         prompt: str,
         handles: Sequence[Sequence[float]] = (),
         targets: Sequence[Sequence[float]] = (),
-        mask: Image.Image | np.ndarray | None = None,
+        mask: ImageLike | None = None,
         options: DragOptions = DragOptions(),  # noqa: B008 (it is frozen)
         frames: int = 9,
         width: int = 256,

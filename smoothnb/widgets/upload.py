@@ -48,9 +48,6 @@ class PictureUpload(widgets.FileUpload):
         # A dict in ipywidgets 7, which Colab has; a tuple since 8.
         files = list(self.value.values() if isinstance(self.value, Mapping) else self.value)
         try:
-            with Image.open(io.BytesIO(files[-1]["content"])) as picture:
-                return to_rgb(picture)
-        except OSError as error:
-            raise ValueError(
-                f"the chosen file is not a picture that Pillow can read: choose another ({error})"
-            ) from error
+            return to_rgb(io.BytesIO(files[-1]["content"]))
+        except ValueError as error:
+            raise ValueError("the chosen file is not a picture that Pillow can read: choose another") from error

@@ -32,7 +32,7 @@ def half(width=64, height=64):
         ({"handles": [(float("nan"), 2)]}, r"every handle as \(x, y\)"),
         ({"handles": [(1, 2, 3)]}, r"every handle as \(x, y\)"),
         ({"targets": [(10.2, 20.1)]}, "lies on its target"),
-        ({"mask": half(32)}, "as large as the picture, 64×64; got 32×64"),
+        ({"mask": half(32)}, "a mask of the picture's size, 64×64, got 32×64"),
         ({"mask": half(), "handles": [(40, 20)]}, "mask excludes the handle .40, 20."),
         ({"mask": Image.new("L", (64, 64))}, "mask excludes the handle"),
         ({"given": (64, 128), "handles": [(10, 20)]}, "cropped away"),
@@ -55,7 +55,16 @@ def test_points_and_mask_go_with_the_picture_when_it_is_cropped_and_resized():
     torch.testing.assert_close(request.targets, torch.tensor([[64.0, 64.0], [16.0, 32.0]]))
 
 
-@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy, Image.fromarray])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        np.asarray,
+        torch.from_numpy,
+        Image.fromarray,
+        # White strokes on a transparent layer.
+        lambda mask: Image.merge("LA", [Image.new("L", (64, 64), 255), Image.fromarray(mask.astype(np.uint8) * 255)]),
+    ],
+)
 def test_masks_of_every_kind_become_cells_of_latents(kind):
     request = ask(mask=kind(half()))
     assert request.mask.dtype == torch.bool and request.mask.sum() == 64 * 32

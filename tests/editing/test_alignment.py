@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+from tiny import build_tiny_pipeline
 
 from smoothnb.editing.alignment import Words, align
+from smoothnb.editing.attention import Control
 from smoothnb.postcards.captions import build_tokenizer
+from smoothnb.sampling import TruncatedPromptWarning, embed
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +43,50 @@ def test_words_in_a_row_are_found_together_and_everywhere(tokenizer):
     assert words.find("house red") == () and words.find("") == () and words.find("hous") == ()
 
 
+@pytest.mark.parametrize(
+    ("prompt", "phrase", "seen"),
+    [
+        ("a HOUSE's door", "house", ["house"]),
+        ("the house, by a (house)!", "House", ["house", "house"]),
+        ("a red-house", "red-house", ["red", "-", "house"]),
+        ("a cafe\u0301 at noon", "café", ["café"]),
+        ("2 pines in 2024", "2", ["2"]),
+        ("2 pines in 2024", "2024", ["2024"]),
+        ("a house\u2028by the sea", "house by", ["house", "by"]),
+    ],
+)
+def test_words_are_those_that_the_text_encoder_sees(tokenizer, prompt, phrase, seen):
+    words = Words.of(tokenizer, prompt)
+    ids = tokenizer(prompt).input_ids
+    assert "".join(tokenizer.decode([ids[i] for i in words.find(phrase)]).split()) == "".join(seen)
+
+
+def test_a_textual_inversion_of_several_tokens_is_found_whole():
+    tokenizer = build_tokenizer()
+    tokenizer.add_tokens(["<cat>", "<cat>_1", "<cat>_2"])
+    words = Words.of(tokenizer, "a <cat> at noon")
+    assert words.find("<cat>") == (2, 3, 4) and words.find("noon") == (6,)
+    # The pipeline spells it out as well.
+    assert words.end == len(tokenizer("a <cat> <cat>_1 <cat>_2 at noon").input_ids) - 1
+
+
+def test_a_pipeline_with_a_textual_inversion_blends_by_all_its_tokens():
+    pipe = build_tiny_pipeline()
+    pipe.load_textual_inversion(torch.randn(3, 16), token="<cat>")
+    how = Control.of(pipe, ["a <cat> at noon"], ["a red <cat> at noon"], (8, 8), ["<cat>"])
+    assert [row.nonzero().flatten().tolist() for row in how.tracked[:, 0]] == [[2, 3, 4], [3, 4, 5]]
+    with pytest.warns(TruncatedPromptWarning, match="takes 32 tokens, and this prompt has 35"):
+        embed(pipe, "<cat> " * 11)
+
+
 def test_what_was_cut_off_has_no_tokens(tokenizer):
     words = Words.of(tokenizer, "at noon " * 40 + "a house")
     assert words.find("house") == ()
     assert words.end == tokenizer.model_max_length - 1
+    assert words.find("at") and "house" not in str(words)
+    # The encoder sees fifteen times "at noon" and nothing of what follows.
+    assert len(words.find("at noon")) == 30
+    assert Words.of(tokenizer, "at noon " * 14 + "at a house").find("a house") == ()
 
 
 def test_words_are_paired_by_what_they_are_and_not_by_where(tokenizer):

@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from diffusers import Transformer2DModel
 
+from smoothnb._utils.temporarily import hooked
 from smoothnb.editing.attention import Control, lend
 from smoothnb.models.load import load_pipeline
 
@@ -97,6 +99,31 @@ def test_maps_of_other_sizes_come_to_the_latents_size():
     maps[:, 4 * 1 + 3, 1] = 1  # of 2 × 4: row 1, column 3
     how.lend_words(maps)
     assert how.seen()[0, 0].argmax() // 8 >= 2 and how.seen()[0, 0].argmax() % 8 >= 6
+
+
+def test_the_grid_of_every_level_is_the_unets_own(tiny_pipe):
+    for size in [(8, 8), (5, 9), (9, 5), (7, 12), (13, 3), (1, 6)]:
+        seen = []
+        layers = [m for m in tiny_pipe.unet.modules() if isinstance(m, Transformer2DModel)]
+        with hooked(*((layer, seen.append) for layer in layers)):
+            run(tiny_pipe, *batch(tiny_pipe, size=size))
+        grids = {tuple(states[0].shape[-2:]) for states in seen}
+        assert len(grids) == 2 and {control(size=size).grid(h * w) for h, w in grids} == grids
+
+
+def test_the_grid_at_every_size_of_stable_diffusion():
+    def halved(side):
+        # A convolution of width 3 and stride 2, padded by 1.
+        return (side + 2 - 3) // 2 + 1
+
+    for height in range(32, 129):
+        for width in range(max(32, (height + 1) // 2), min(128, 2 * height) + 1):
+            how, grid = control(tokens=1, size=(height, width)), (height, width)
+            for _ in range(4):
+                assert how.grid(grid[0] * grid[1]) == grid
+                grid = halved(grid[0]), halved(grid[1])
+    with pytest.raises(ValueError, match="cannot tell where attention of 7 pixels"):
+        control(size=(8, 8)).grid(7)
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])

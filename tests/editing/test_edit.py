@@ -200,3 +200,14 @@ def test_steps_that_are_used_up_cannot_be_finished(postcard, inverted):
     assert edited.size == (128, 128)
     with pytest.raises(ValueError, match="consumed"):
         finish(postcard, steps, progress=False)
+
+
+@pytest.mark.parametrize("size", [(72, 104), (104, 40), (56, 56)])
+def test_words_have_a_place_in_pictures_of_every_size(tiny_pipe, size):
+    inverted = ddim_invert(tiny_pipe, torch.rand(3, *size), "a red house", 4, 0, *size, progress=False)
+    (found,) = word_map(tiny_pipe, inverted, "house", every=2)
+    assert found.size == (size[1] // 8, size[0] // 8)
+    (edited,) = finish(
+        tiny_pipe, edit_text(tiny_pipe, inverted, "a blue house", method="attention", blend="house"), progress=False
+    )
+    assert edited.size == size[::-1]

@@ -44,6 +44,22 @@ def test_a_text_file_has_one_a_line(tmp_path):
         read_prompts(file, 0)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_end_where_they_end_in_every_encoding(tmp_path, encoding, end):
+    (tmp_path / "a.txt").write_bytes(f"a house\u2028in a meadow{end}{end}a Bär\x85{end}".encode(encoding))
+    assert read_prompts(tmp_path / "a.txt") == ["a house\u2028in a meadow", "a Bär"]
+
+
+def test_what_is_no_text_file_is_named(tmp_path):
+    (tmp_path / "a.txt").write_bytes("a house\na Bär".encode("cp1252"))
+    with pytest.raises(ValueError, match=r"line 2 of .*a\.txt is not in UTF-8"):
+        read_prompts(tmp_path / "a.txt")
+    (tmp_path / "metadata.jsonl").write_text('{"text": "a house"}')
+    with pytest.raises(ValueError, match="one prompt a line"):
+        read_prompts(tmp_path / "metadata.jsonl")
+
+
 @pytest.mark.parametrize(("name", "text"), [("a.txt", "\n \n"), ("a.json", '{"annotations": []}')])
 def test_an_empty_file_is_named(tmp_path, name, text):
     (tmp_path / name).write_text(text)
@@ -51,7 +67,16 @@ def test_an_empty_file_is_named(tmp_path, name, text):
         read_prompts(tmp_path / name)
 
 
-@pytest.mark.parametrize("text", ["nonsense", "[]", "{}", '{"annotations": [{"image": 3}]}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "nonsense",
+        "[]",
+        "{}",
+        '{"annotations": [{"image": 3}]}',
+        '{"annotations": [{"image_id": 3, "id": 1, "caption": null}]}',
+    ],
+)
 def test_json_of_another_kind_is_named(tmp_path, text):
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(ValueError, match="no captions as COCO writes them"):

@@ -131,7 +131,7 @@ def test_it_says_what_is_on_it(canvas):
         ({"handles": [(1, 2)], "targets": [(float("nan"), 2)]}, r"within the picture.*got \(nan, 2\)"),
         ({"mask": np.ones((40, 20), dtype=bool)}, "a mask of the picture's size, 40×20, got 20×40"),
         ({"mask": np.zeros((20, 40), dtype=bool)}, "white somewhere"),
-        ({"mask": np.ones((20, 40, 3), dtype=bool)}, r"an array of height × width, got shape \(20, 40, 3\)"),
+        ({"mask": np.full((20, 40), 2.0)}, r"pixels in \[0, 1\]"),
     ],
 )
 def test_wrong_arguments_say_what_came(options, message):
@@ -139,9 +139,13 @@ def test_wrong_arguments_say_what_came(options, message):
         DragCanvas(PICTURE, **options)
 
 
-def test_arrays_of_numbers_are_no_masks(canvas):
-    with pytest.raises(TypeError, match="array of bool or None, got float64"):
-        canvas.mask = np.ones((20, 40))
+def test_a_mask_is_what_it_is_for_drag(canvas):
+    layer = np.full((20, 40, 4), 255, np.uint8)
+    layer[..., 3] = 255 * MASK
+    for mask in (layer, MASK.astype(float), MASK.astype(np.uint8), Image.fromarray(layer)):
+        canvas.mask = None
+        canvas.mask = mask
+        np.testing.assert_array_equal(white(canvas), MASK)
 
 
 @pytest.mark.parametrize(
