@@ -22,12 +22,11 @@ from recipes.postcards.world.captions import build_tokenizer, caption, vocabular
 from recipes.postcards.world.scene import random_scenes
 from recipes.postcards.world.stream import held_out_prompts
 from recipes.postcards.world.styles import render_in
-from smoothnb.architectures import build_pipeline
-from smoothnb.files import replacing
+from smoothnb._utils.files import read_weights, replacing
 from smoothnb.images import save_picture
 from smoothnb.models import load_pipeline
-from smoothnb.objective import offset_noise
-from smoothnb.weights import read_weights
+from smoothnb.models.build import build_pipeline
+from smoothnb.training.losses import offset_noise
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ class DiffusionConfig:
 
 
 def build_unet() -> UNet2DConditionModel:
-    """A new UNet with random weights and the shipped model's architecture: SD-1.5's with attention at every level, at a sixth of its width."""
+    """A new UNet with random weights: SD-1.5's architecture at a sixth of its width, with attention at every level."""
     return UNet2DConditionModel(
         sample_size=16,
         in_channels=4,

@@ -8,7 +8,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from smoothnb.checkpoints import load_checkpoint, save_atomically
+from smoothnb.training.checkpoints import load_checkpoint, save_atomically
 
 
 def trapezoid(step: int, steps: int, warmup: int, decay: float = 0.25) -> float:

@@ -20,7 +20,7 @@ from recipes.postcards.world.render import render, thing_mask
 from recipes.postcards.world.scene import LANDS, THINGS, Scene, random_scene
 from recipes.postcards.world.stream import held_out_scenes, training_scenes
 from recipes.postcards.world.styles import STYLES
-from smoothnb.files import replacing
+from smoothnb._utils.files import replacing
 
 
 @dataclass(frozen=True)

@@ -57,17 +57,15 @@ HOURS = {
     "sunset": (18.0, 19.2), "dusk": (19.5, 20.5), "night": (21.0, 28.0),
 }  # fmt: skip
 HUES = {
-    "red": (-20, 15),
-    "orange": (22, 40),
-    "yellow": (50, 75),
-    "green": (100, 155),
-    "blue": (195, 245),
+    "red": (-20, 15), "orange": (22, 40), "yellow": (50, 75), "green": (100, 155), "blue": (195, 245),
     "purple": (265, 310),
-}
+}  # fmt: skip
+"""Regions of the hour and of the hue that each name stands for; between them nothing has a name."""
 WHITE, PURE = 0.65, 0.5
 """Paint is called white from the first lightness on, and by its hue below the second."""
 WEATHERS = {
-    "clear": ((0, 0.3), (0, 0.15)), "hazy": ((0, 0.3), (0.25, 0.44)), "cloudy": ((0.5, 1), (0, 0.25)), "misty": ((0, 1), (0.45, 1)),
+    "clear": ((0, 0.3), (0, 0.15)), "hazy": ((0, 0.3), (0.25, 0.44)),
+    "cloudy": ((0.5, 1), (0, 0.25)), "misty": ((0, 1), (0.45, 1)),
 }  # fmt: skip
 """Ranges of cloud cover and of mist that each name stands for."""
 
@@ -94,15 +92,20 @@ def _within(value: float, low: float, high: float, period: float) -> bool:
     return (value - low) % period <= high - low
 
 
+def _region(topic: str, value: float, regions: dict, period: float) -> dict[str, str]:
+    """The name of the region that a value lies in, by topic; empty where it lies between two."""
+    return {topic: name for name in regions if _within(value, *regions[name], period)}  # noqa: B035
+
+
 def names(scene: Scene) -> dict[str, str]:
     """What each topic of a scene is called; topics that lie between two names are left out."""
     found = {"thing": scene.thing, "land": scene.land}
-    found |= {"time": name for name, ends in HOURS.items() if _within(scene.hour, *ends, 24)}
+    found |= _region("time", scene.hour, HOURS, 24)
     if scene.thing != "none":
         if scene.lightness >= WHITE:
             found["colour"] = "white"
         elif scene.lightness <= PURE:
-            found |= {"colour": name for name, ends in HUES.items() if _within(scene.hue, *ends, 360)}
+            found |= _region("colour", scene.hue, HUES, 360)
     for name, (clouds, mist) in WEATHERS.items():
         if clouds[0] <= scene.clouds <= clouds[1] and mist[0] <= scene.mist <= mist[1]:
             found["weather"] = name
@@ -139,7 +142,10 @@ def caption(scene: Scene, rng: random.Random) -> str:
 
 
 def full_caption(scene: Scene) -> str:
-    """Describes a scene and leaves nothing out that has a name: "a red house in a meadow at sunset in clear weather"."""
+    """Describes a scene and leaves nothing out that has a name.
+
+    For example "a red house in a meadow at sunset in clear weather".
+    """
     named = names(scene)
     thing, *around = (GRAMMAR[t][named[t]][0] for t in ("thing", "land", "time", "weather") if t in named)
     return " ".join([_one(f"{named['colour']} {thing}" if "colour" in named else thing), *around])

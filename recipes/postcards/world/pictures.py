@@ -10,10 +10,8 @@ from torch import Tensor
 
 from recipes.postcards.world.render import render
 from recipes.postcards.world.scene import Scene
-from smoothnb.arguments import checked
-from smoothnb.checks import text
+from smoothnb._utils.files import data_folder
 from smoothnb.images import save_picture, to_pil
-from smoothnb.sources import data_folder
 
 Renders = dict[str, Float[Tensor, "3 size size"]]
 """RGB in [0, 1] by caption."""
@@ -49,7 +47,6 @@ def picture(scene: Scene, size: int = 128) -> Image.Image:
     return to_pil(render([scene], size))[0]
 
 
-@checked(name=text)
 def example_picture(name: str) -> tuple[Image.Image, str]:
     """A picture that ships with the package, and a prompt that says what is on it.
 

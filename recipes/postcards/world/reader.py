@@ -119,7 +119,8 @@ class Reader(nn.Module):
         return [
             Reading(
                 LANDS[land[i]], THINGS[thing[i]], count[i],
-                _angle(rows["hour"][i]) / 15 % 24, _angle(rows["paint"][i]), 1 - min(1.0, math.hypot(*rows["paint"][i])),
+                _angle(rows["hour"][i]) / 15 % 24,
+                _angle(rows["paint"][i]), 1 - min(1.0, math.hypot(*rows["paint"][i])),
                 *rows["weather"][i], *rows["place"][i], rows["size"][i][0] * 64,
             )
             for i in range(len(pictures))
