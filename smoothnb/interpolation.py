@@ -1,6 +1,6 @@
 """Interpolation between two noises or two real pictures (supplement A.3 and A.4)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 from smoothnb._utils import arguments, checks
 from smoothnb._utils.arguments import checked
 from smoothnb._utils.checks import as_whole
+from smoothnb.images import neighbour_distances
 from smoothnb.inversion.inversion import Inversion
 from smoothnb.latents import seeded_noise, slerp
 from smoothnb.models.parts import device_of
@@ -46,6 +47,7 @@ def interpolate(
     guidance_scale: float | None = None,
     num_inference_steps: int | None = None,
     batch_size: int = 8,
+    spacing: str = "eta",
 ) -> Iterator[Image.Image]:
     """Draws the pictures between two ends, and yields them as they are ready.
 
@@ -63,6 +65,10 @@ def interpolate(
         guidance_scale: w; by default that of the inversions, else 7.5.
         num_inference_steps: Number of sampling steps; by default that of the inversions, else 50.
         batch_size: Maximum number of pictures drawn at a time; it is halved if the GPU runs out of memory.
+        spacing: "eta" draws at the ratios given. "even" moves the ratios between the ends until neighbouring pictures
+            are about equally far apart, as DiffMorpher does (Zhang et al. 2023). It draws up to four times as many
+            pictures, yields them at the end, and changes the speed along the path, not the path: where a picture
+            jumps however finely the path is cut, it still jumps.
 
     Returns:
         An iterator of pictures. Arguments are checked when the function is called.
@@ -83,19 +89,45 @@ def interpolate(
     # The noise of a seed takes the size of the other end.
     sizes = [end.shape[-2:] for end in (_latents(a), _latents(b)) if end is not None]
     size = [side * pipe.vae_scale_factor for side in sizes[0]] if sizes else []
-    latents = slerp(_latent(pipe, a, *size), _latent(pipe, b, *size), ratios)
-    if latents.ndim != 4:
+    ends = _latent(pipe, a, *size), _latent(pipe, b, *size)
+    if np.ndim(ratios) != 1:
         raise ValueError(f"expected etas as a whole number, or a sequence of ratios, got {checks.shown(etas)}")
-    ratios = np.asarray(ratios, dtype=float)
+    if spacing not in ("eta", "even"):
+        raise ValueError(f"expected spacing 'eta' or 'even', got {checks.shown(spacing)}")
+    if spacing == "even" and (count is None or len(ratios) < 3):
+        raise ValueError(f"expected etas as a number of at least 3 for even spacing, got {checks.shown(etas)}")
 
     own = [end.settings.prompts[0] if isinstance(end, Inversion) else None for end in (a, b)]
     first = next((p for p in (prompt, own[0], own[1]) if p is not None), "")
     last = next((p for p in (prompt_b, prompt, own[1]) if p is not None), first)
-    embeds = _between(embed(pipe, first), embed(pipe, last), ratios)
+    prompts = embed(pipe, first), embed(pipe, last)
     empty = embed(pipe, "").float()
     series = [end.series[:, 0] if isinstance(end, Inversion) and end.series is not None else empty for end in (a, b)]
-    series = _between(*torch.broadcast_tensors(*(x.to(device_of(pipe)) for x in series)), ratios)
-    return _frames(pipe, latents, embeds, series, guidance, steps, batch_size)
+    series = torch.broadcast_tensors(*(x.to(device_of(pipe)) for x in series))
+
+    def draw(latents: Tensor, ratios: np.ndarray) -> Iterator[Image.Image]:
+        embeds, nulls = (_between(*pair, ratios) for pair in (prompts, series))
+        return _frames(pipe, latents, embeds, nulls, guidance, steps, batch_size)
+
+    ratios = np.asarray(ratios, dtype=float)
+    latents = slerp(*ends, ratios)
+    if spacing == "eta":
+        return draw(latents, ratios)
+    return _evenly(lambda some: draw(slerp(*ends, some), some), ratios)
+
+
+def _evenly(draw: Callable[[np.ndarray], Iterator[Image.Image]], ratios: np.ndarray, rounds: int = 3) -> Iterator:
+    """Frames at ratios that divide the path into parts of equal length, measured along all frames drawn so far."""
+    drawn = dict(zip(ratios, draw(ratios), strict=True))
+    for _ in range(rounds):
+        known = np.array(sorted(drawn))
+        length = np.concatenate([[0], neighbour_distances([drawn[ratio] for ratio in known]).cumsum(0)])
+        wanted = np.interp(np.linspace(0, length[-1], len(ratios)), length, known)
+        ratios = np.concatenate([ratios[:1], wanted[1:-1], ratios[-1:]])
+        new = np.setdiff1d(ratios, known)
+        if len(new):
+            drawn |= zip(new, draw(new), strict=True)
+    yield from (drawn[ratio] for ratio in ratios)
 
 
 def _end(pipe, name: str, end: object) -> End:

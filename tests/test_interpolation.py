@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from smoothnb import coarse_to_fine, ddim_invert, generate, interpolate, null_text_invert, seeded_noise, slerp
+from smoothnb.images import neighbour_distances
 from smoothnb.sampling import embed
 
 SHORT = dict(num_inference_steps=3, guidance_scale=2.0)
@@ -40,6 +41,25 @@ def test_frames_come_as_they_are_ready_in_the_order_asked_for(tiny_pipe, monkeyp
     assert len(drawn) == 2
     ends = pixels(interpolate(tiny_pipe, 1, 2, [0.0, 1.0], "a house", **SHORT))
     assert np.abs(pixels([first, second]) - ends).max() <= 1
+
+
+def test_even_spacing_makes_neighbours_equally_far_apart(tiny_pipe):
+    plain, even = (
+        list(interpolate(tiny_pipe, 1, 2, 7, "a house", "a pine", spacing=spacing, **SHORT))
+        for spacing in ("eta", "even")
+    )
+    assert len(even) == 7
+    assert np.abs(pixels(even)[[0, -1]] - pixels(plain)[[0, -1]]).max() <= 1
+    before, after = (neighbour_distances(frames) for frames in (plain, even))
+    assert after.std() < 0.7 * before.std()
+
+
+def test_even_spacing_needs_a_number_of_frames(tiny_pipe):
+    for etas in ([0.0, 0.5, 1.0], 2):
+        with pytest.raises(ValueError, match="at least 3 for even spacing"):
+            interpolate(tiny_pipe, 1, 2, etas, spacing="even")
+    with pytest.raises(ValueError, match="'eta' or 'even', got 'time'"):
+        interpolate(tiny_pipe, 1, 2, spacing="time")
 
 
 def test_coarse_to_fine_halves_gaps():

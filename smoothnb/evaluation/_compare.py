@@ -45,13 +45,14 @@ class Comparison:
     def table(self) -> str:
         """Markdown table with one row per model."""
         first = next(iter(self.results))
-        lines = [f"| model | ISTD ↓ | 95 % | change from {first} | 95 % | smoother on |", "|---|---|---|---|---|---|"]
+        heads = ["model", "ISTD ↓", "95 %", f"change from {first}", "95 %", "smoother on", "ISTD / mean step ↓"]
+        lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
         for name, result in self.results.items():
             low, high = result.interval
-            cells = [name, f"{result.value:.2f}", f"{low:.2f} to {high:.2f}", "", "", ""]
+            cells = [name, f"{result.value:.2f}", f"{low:.2f} to {high:.2f}", "", "", "", f"{result.relative:.2f}"]
             if name != first:
                 share, (low, high) = self.change(name)
-                cells[3:] = [f"{share:+.1%}", f"{low:+.1%} to {high:+.1%}", f"{self.smoother(name):.0%} of prompts"]
+                cells[3:6] = [f"{share:+.1%}", f"{low:+.1%} to {high:+.1%}", f"{self.smoother(name):.0%} of prompts"]
             lines.append(f"| {' | '.join(cells)} |")
         return "\n".join(lines)
 

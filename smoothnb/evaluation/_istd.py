@@ -96,6 +96,30 @@ class ISTD:
         """ISTD: the standard deviation of neighbour distances, averaged over prompts."""
         return self.deviations.mean().item()
 
+    @property
+    def mean_step(self) -> float:
+        """Mean distance between neighbouring pictures. A model whose pictures hardly change has a low ISTD, too."""
+        return self.distances.mean().item()
+
+    @cached_property
+    def relative_deviations(self) -> Float[Tensor, " prompt"]:
+        """Standard deviation over mean of the distances of each prompt; 0 where nothing changes at all."""
+        return self.deviations / self.distances.mean(dim=1).clamp(min=1e-12)
+
+    @property
+    def relative(self) -> float:
+        """ISTD relative to the mean step, which is blind to how much pictures change: mean over prompts."""
+        return self.relative_deviations.mean().item()
+
+    @property
+    def cliff(self) -> float:
+        """Largest step of a walk as a share of its length, 0 to 1: mean over prompts.
+
+        On walks cut finely (`num_ratios=61` and more) it tells a jump from a fast stretch: cut more finely, a fast
+        stretch falls apart into small steps and a jump stays one step. No choice of ratios along the path hides it.
+        """
+        return (self.distances.amax(dim=1) / self.distances.sum(dim=1).clamp(min=1e-12)).mean().item()
+
     @cached_property
     def interval(self) -> Interval:
         """95 % confidence interval of `value`, by bootstrap over prompts."""

@@ -32,7 +32,8 @@ def test_a_difference_on_every_prompt_is_sure_and_one_by_chance_is_not():
 def test_the_table_and_the_plot_show_every_model(tmp_path):
     found = compare({"base": BASE, "half": HALF})
     header, _, first, second = found.table().splitlines()
-    assert "change from base" in header and first.startswith(f"| base | {BASE.value:.2f} |")
+    assert "change from base" in header and "ISTD / mean step" in header
+    assert first.startswith(f"| base | {BASE.value:.2f} |")
     assert "-50.0% | -50.0% to -50.0% | 100% of prompts" in second
     assert found._repr_markdown_() == found.table()
     figure = found.plot()

@@ -68,6 +68,17 @@ def test_neighbours_of_known_distance():
     assert neighbour_distances(to_pil(torch.stack(frames)), (0, 255)).tolist() == pytest.approx([255 * 48**0.5] * 2)
 
 
+def test_relative_form_and_cliff_are_blind_to_how_much_pictures_change():
+    rows = torch.tensor([[1.0, 1.0, 4.0], [2.0, 2.0, 2.0]])
+    result, half = (ISTD(scale * rows, ("a", "b")) for scale in (1.0, 0.5))
+    assert half.value == pytest.approx(result.value / 2)
+    assert half.mean_step == pytest.approx(1.0)
+    assert half.relative == pytest.approx(result.relative)
+    assert result.relative == pytest.approx((2**0.5 / 2 + 0) / 2)
+    assert half.cliff == result.cliff == pytest.approx((4 / 6 + 1 / 3) / 2)
+    assert ISTD(torch.zeros(1, 3), ("a",)).relative == 0
+
+
 def test_the_interval_holds_the_value_and_narrows_with_more_prompts():
     generator = torch.Generator().manual_seed(0)
     few, many = (ISTD(torch.rand(n, 10, generator=generator), ("",) * n) for n in (10, 1000))
