@@ -22,7 +22,7 @@ from recipes.postcards.world.captions import build_tokenizer, caption, vocabular
 from recipes.postcards.world.scene import random_scenes
 from recipes.postcards.world.stream import held_out_prompts
 from recipes.postcards.world.styles import render_in
-from smoothnb._utils.files import read_weights, replacing
+from smoothnb._utils.files import atomic_write, read_weights
 from smoothnb.images import save_picture
 from smoothnb.models import load_pipeline
 from smoothnb.models.build import build_pipeline
@@ -162,7 +162,7 @@ class LatentPool:
                 with torch.autocast(config.device, torch.bfloat16, enabled=config.autocast):
                     mean = vae.encode(pictures.contiguous(memory_format=torch.channels_last)).latent_dist.mean
                 parts.append((mean.float() * vae.config.scaling_factor).half().cpu().contiguous())
-            with replacing(self.path(len(self.scenes) // SHARD)) as partial:
+            with atomic_write(self.path(len(self.scenes) // SHARD)) as partial:
                 save_file({"latents": torch.cat(parts)}, partial)
             self.load()
             print(f"{len(self.scenes)} latents", flush=True)

@@ -20,7 +20,7 @@ from recipes.postcards.world.render import render, thing_mask
 from recipes.postcards.world.scene import LANDS, THINGS, Scene, random_scene
 from recipes.postcards.world.stream import held_out_scenes, training_scenes
 from recipes.postcards.world.styles import STYLES
-from smoothnb._utils.files import replacing
+from smoothnb._utils.files import atomic_write
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def train(config: ReaderConfig) -> Reader:
         optimizers=optimizers(reader, config.learning_rate, config.muon_learning_rate),
         checkpoint=config.output / "checkpoint.pt", on_save=report,
     )  # fmt: skip
-    with replacing(config.output / "reader.safetensors") as partial:
+    with atomic_write(config.output / "reader.safetensors") as partial:
         save_file({k: v.half().contiguous() for k, v in reader.state_dict().items()}, partial)
     return reader
 
