@@ -143,7 +143,7 @@ def test_a_picture_of_another_size_is_dragged_in_its_own_pixels(tiny_pipe):
     mask = np.ones((128, 256), bool)
     found = drag(tiny_pipe, big, "a house", [(128, 64)], [(160, 64)], mask, QUICK, progress=False)
     assert found.paths[0].tolist() == [[32, 32]]
-    with pytest.raises(ValueError, match=r"mask as large as the picture, 256×128"):
+    with pytest.raises(ValueError, match=r"a mask of the picture's size, 256×128, got 64×64"):
         drag(tiny_pipe, big, "a house", [(128, 64)], [(160, 64)], np.ones((64, 64), bool), QUICK, progress=False)
 
 
