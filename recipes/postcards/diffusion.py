@@ -125,6 +125,7 @@ def save_pipeline(pipe: StableDiffusionPipeline, folder: Path) -> None:
 
 
 SHARD = 4_000
+"""Latents in a file."""
 
 
 class LatentPool:
@@ -136,16 +137,16 @@ class LatentPool:
 
     def __init__(self, config: DiffusionConfig):
         self.config, self.latents, self.scenes = config, torch.empty(0, 4, 16, 16, dtype=torch.half), []
-        self.stream = random_scenes(config.seed)
+        self.stream, self.shard = random_scenes(config.seed), min(SHARD, config.pool)
 
     def path(self, shard: int) -> Path:
         return self.config.output / f"latents-{shard:03d}.safetensors"
 
     def load(self) -> None:
         """Takes up the shards that have been written since."""
-        while (path := self.path(len(self.scenes) // SHARD)).exists() and len(self.scenes) < self.config.pool:
+        while (path := self.path(len(self.scenes) // self.shard)).exists() and len(self.scenes) < self.config.pool:
             self.latents = torch.cat([self.latents, read_weights(path)[0]["latents"]])
-            self.scenes += itertools.islice(self.stream, SHARD)
+            self.scenes += itertools.islice(self.stream, self.shard)
 
     @torch.no_grad()
     def fill(self, vae: AutoencoderKL, count: int) -> None:
@@ -156,13 +157,13 @@ class LatentPool:
         while len(self.scenes) < count:
             parts = []
             scenes = random_scenes(config.seed)
-            scenes = list(itertools.islice(scenes, len(self.scenes), len(self.scenes) + SHARD))
-            for i in range(0, SHARD, 32):
+            scenes = list(itertools.islice(scenes, len(self.scenes), len(self.scenes) + self.shard))
+            for i in range(0, self.shard, 32):
                 pictures = render_in(config.style, scenes[i : i + 32], device=config.device) * 2 - 1
                 with torch.autocast(config.device, torch.bfloat16, enabled=config.autocast):
                     mean = vae.encode(pictures.contiguous(memory_format=torch.channels_last)).latent_dist.mean
                 parts.append((mean.float() * vae.config.scaling_factor).half().cpu().contiguous())
-            with atomic_write(self.path(len(self.scenes) // SHARD)) as partial:
+            with atomic_write(self.path(len(self.scenes) // self.shard)) as partial:
                 save_file({"latents": torch.cat(parts)}, partial)
             self.load()
             print(f"{len(self.scenes)} latents", flush=True)
