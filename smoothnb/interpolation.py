@@ -13,7 +13,7 @@ from smoothnb._utils.checks import as_whole
 from smoothnb.images import neighbour_distances
 from smoothnb.inversion.inversion import Inversion
 from smoothnb.latents import seeded_noise, slerp
-from smoothnb.models.parts import device_of
+from smoothnb.models.parts import device_of, recommended_guidance
 from smoothnb.sampling import embed, generate
 
 End = int | Tensor | Inversion
@@ -62,7 +62,7 @@ def interpolate(
             `coarse_to_fine(count)` for a preview.
         prompt: The prompt; by default that of the inversion, else "".
         prompt_b: The prompt at η = 1; by default that of b's inversion, else `prompt`.
-        guidance_scale: w; by default that of the inversions, else 7.5.
+        guidance_scale: w; by default that of the inversions, else what the model recommends, else 7.5.
         num_inference_steps: Number of sampling steps; by default that of the inversions, else 50.
         batch_size: Maximum number of pictures drawn at a time; it is halved if the GPU runs out of memory.
         spacing: "eta" draws at the ratios given. "even" moves the ratios between the ends until neighbouring pictures
@@ -84,7 +84,9 @@ def interpolate(
             raise ValueError(f"expected the inversion of one picture, got {len(inversion)}: take one, inversion[0]")
     settings = [inversion.settings for inversion in inversions]
     steps = _agreed("num_inference_steps", num_inference_steps, [s.num_inference_steps for s in settings], 50)
-    guidance = _agreed("guidance_scale", guidance_scale, [s.guidance_scale for s in settings], 7.5)
+    guidance = _agreed(
+        "guidance_scale", guidance_scale, [s.guidance_scale for s in settings], recommended_guidance(pipe)
+    )
     ratios = etas if (count := as_whole(etas)) is None else np.linspace(0, 1, checks.whole(1)("etas", count))
     # The noise of a seed takes the size of the other end.
     sizes = [end.shape[-2:] for end in (_latents(a), _latents(b)) if end is not None]

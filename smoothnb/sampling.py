@@ -15,7 +15,7 @@ from smoothnb._utils.memory import oom_hint
 from smoothnb.images import to_pil
 from smoothnb.latents import decode, decode_pixels, seeded_noise
 from smoothnb.models.load import ddim
-from smoothnb.models.parts import device_of
+from smoothnb.models.parts import device_of, recommended_guidance
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def sample(
     latents: Float[Tensor, "*batch channel height width"] | None = None,
     seed: int | Sequence[int] = 0,
     num_inference_steps: int = 50,
-    guidance_scale: float = 7.5,
+    guidance_scale: float | None = None,
     negative_prompt: str | Float[Tensor, "*step_and_sample token embedding"] = "",
 ) -> Iterator[Step]:
     """Runs DDIM sampling with classifier-free guidance and yields every step.
@@ -82,7 +82,8 @@ def sample(
         latents: Starting noise of unit variance: one latent for all prompts, or one for each sample.
         seed: Seed of the starting noise if `latents` is None: one for all prompts, or one for each sample.
         num_inference_steps: Number of sampling steps, at least 1.
-        guidance_scale: w, at least 1; 1 disables guidance and halves the cost.
+        guidance_scale: w, at least 1; 1 disables guidance and halves the cost. By default what the model recommends
+            (`recommended_guidance`).
         negative_prompt: A prompt to steer away from, its embedding, or a series with one embedding for each step, such
             as the null-text embeddings of an `Inversion` (step × token × width, or step × sample × token × width).
 
@@ -114,7 +115,7 @@ def sample(
             f"the series is of shape {tuple(series.shape)}, step × sample × token × width: expected 1 or {count} "
             f"samples and {embeds.shape[1]} tokens, as the prompts have"
         )
-    return _steps(pipe, latents, embeds.expand(count, -1, -1), series, guidance_scale)
+    return _steps(pipe, latents, embeds.expand(count, -1, -1), series, recommended_guidance(pipe, guidance_scale))
 
 
 def _steps(pipe, latents: Tensor, embeds: Tensor, series: Tensor, guidance_scale: float) -> Iterator[Step]:
@@ -204,7 +205,7 @@ def generate(
     seeds: int | Sequence[int] = 0,
     latents: Float[Tensor, "*batch channel height width"] | None = None,
     num_inference_steps: int = 50,
-    guidance_scale: float = 7.5,
+    guidance_scale: float | None = None,
     negative_prompt: str | Float[Tensor, "*step_and_sample token embedding"] = "",
     batch_size: int = 16,
     progress: bool = True,
@@ -217,7 +218,7 @@ def generate(
         seeds: Seeds of the starting noise if `latents` is None: one for all prompts, or one for each picture.
         latents: Starting noise of unit variance: one latent for all prompts, or one for each picture.
         num_inference_steps: Number of sampling steps, at least 1.
-        guidance_scale: w, at least 1; 1 disables guidance.
+        guidance_scale: As in `sample`.
         negative_prompt: As in `sample`.
         batch_size: Number of pictures drawn at a time.
         progress: Whether to show a progress bar.
@@ -241,7 +242,7 @@ def generate_pixels(
     seeds: int | Sequence[int] = 0,
     latents: Float[Tensor, "*batch channel height width"] | None = None,
     num_inference_steps: int = 50,
-    guidance_scale: float = 7.5,
+    guidance_scale: float | None = None,
     negative_prompt: str | Float[Tensor, "*step_and_sample token embedding"] = "",
     batch_size: int = 16,
     progress: bool = True,

@@ -18,14 +18,14 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from recipes.postcards.fit import fit
 from recipes.postcards.muon import optimizers
 from recipes.postcards.sheet import contact_sheet
-from recipes.postcards.world.captions import build_tokenizer, caption, vocabulary
-from recipes.postcards.world.scene import random_scenes
-from recipes.postcards.world.stream import held_out_prompts
-from recipes.postcards.world.styles import render_in
 from smoothnb._utils.files import atomic_write, read_weights
 from smoothnb.images import save_picture
 from smoothnb.models import load_pipeline
 from smoothnb.models.build import build_pipeline
+from smoothnb.postcards.captions import build_tokenizer, caption, vocabulary
+from smoothnb.postcards.scene import random_scenes
+from smoothnb.postcards.stream import held_out_prompts
+from smoothnb.postcards.styles import render_in
 from smoothnb.training.losses import offset_noise
 
 
@@ -57,7 +57,7 @@ class DiffusionConfig:
     """
 
     output: Path = Path("runs/diffusion")
-    vae: Path = Path("recipes/postcards/weights/vae")
+    vae: Path = Path("data/postcard/vae")
     style: str = "plain"
     start: Path | None = None
     pool: int = 60_000

@@ -7,9 +7,9 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from recipes.postcards.world.render import render
-from recipes.postcards.world.scene import random_scenes
 from smoothnb.images import save_picture
+from smoothnb.postcards.render import render
+from smoothnb.postcards.scene import random_scenes
 
 
 def contact_sheet(pictures: Float[Tensor, "count 3 height width"], columns: int = 8, margin: int = 4) -> Image.Image:

@@ -12,10 +12,10 @@ from torch import Tensor
 from recipes.postcards.fit import fit
 from recipes.postcards.muon import optimizers
 from recipes.postcards.sheet import contact_sheet
-from recipes.postcards.world.render import render, thing_mask
-from recipes.postcards.world.stream import held_out_scenes, training_scenes
-from recipes.postcards.world.styles import render_in
 from smoothnb.images import save_picture
+from smoothnb.postcards.render import render, thing_mask
+from smoothnb.postcards.stream import held_out_scenes, training_scenes
+from smoothnb.postcards.styles import render_in
 
 
 @dataclass(frozen=True)

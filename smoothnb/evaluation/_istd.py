@@ -20,6 +20,7 @@ from smoothnb.evaluation.record import Record, read_record
 from smoothnb.images import neighbour_distances
 from smoothnb.latents import seeded_noise, slerp
 from smoothnb.models.load import fingerprint
+from smoothnb.models.parts import recommended_guidance
 from smoothnb.sampling import embed, generate
 
 
@@ -203,7 +204,7 @@ def istd(
     pipe,
     prompts: str | Sequence[str],
     num_ratios: int = 11,
-    guidance_scale: float = 7.5,
+    guidance_scale: float | None = None,
     num_inference_steps: int = 50,
     seed: int = 0,
     pixel_range: tuple[float, float] = (0.0, 1.0),
@@ -247,8 +248,9 @@ def istd(
             measurement; it is then unchanged.
     """
     settings = IstdSettings(
-        num_ratios, guidance_scale, num_inference_steps, seed, tuple(map(float, pixel_range)), correction,
-        "DDIMScheduler", str(pipe.unet.dtype).removeprefix("torch."), height, width,
+        num_ratios, recommended_guidance(pipe, guidance_scale), num_inference_steps, seed,
+        tuple(map(float, pixel_range)), correction, "DDIMScheduler", str(pipe.unet.dtype).removeprefix("torch."),
+        height, width,
     )  # fmt: skip
     prompts = (prompts,) if isinstance(prompts, str) else tuple(prompts)
     if not prompts:

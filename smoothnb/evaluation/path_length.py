@@ -22,7 +22,7 @@ def path_lengths(
     prompts: Sequence[str],
     distances: Callable[[Tensor, Tensor], Tensor],
     epsilon: float = 1e-2,
-    guidance_scale: float = 7.5,
+    guidance_scale: float | None = None,
     num_inference_steps: int = 50,
     seed: int = 0,
     height: int | None = None,

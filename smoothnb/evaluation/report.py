@@ -54,7 +54,7 @@ def report(
     pictures: Sequence[Image.Image] = (),
     picture_prompts: Sequence[str] = (),
     num_inference_steps: int = 50,
-    guidance_scale: float = 7.5,
+    guidance_scale: float | None = None,
     num_walks: int | None = None,
     num_path_lengths: int = 250,
     lpips: bool = False,
@@ -74,7 +74,7 @@ def report(
         pictures: Pictures to invert and reconstruct with guidance, for which plain DDIM inversion fails.
         picture_prompts: One prompt for each of them.
         num_inference_steps: Number of sampling and inversion steps.
-        guidance_scale: w of sampling and of null-text inversion.
+        guidance_scale: w of sampling and of null-text inversion; by default what each model recommends, else 7.5.
         num_walks: Number of prompts for ISTD; by default all.
         num_path_lengths: Number of prompts for PPL; 0 for no PPL.
         lpips: Whether to compute LPIPS of reconstructions; needs torchvision.
@@ -154,7 +154,7 @@ class _Measurements:
 
 
 def _reconstructions(
-    pipe, pictures: Sequence[Image.Image], prompts: list[str], steps: int, guidance_scale: float, lpips: bool
+    pipe, pictures: Sequence[Image.Image], prompts: list[str], steps: int, guidance_scale: float | None, lpips: bool
 ) -> dict[str, dict[str, float]]:
     """Reconstruction errors averaged over pictures, by method. The autoencoder alone is the lower bound."""
 

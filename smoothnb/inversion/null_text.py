@@ -17,6 +17,7 @@ from smoothnb.inversion.ddim import invert_batch, predict_noise
 from smoothnb.inversion.inversion import Inversion, PictureBatch, cached
 from smoothnb.inversion.soap import Soap
 from smoothnb.latents import picture_size
+from smoothnb.models.parts import recommended_guidance
 from smoothnb.sampling import embed, scheduler_for
 from smoothnb.schedule import Schedule
 
@@ -33,7 +34,7 @@ def null_text_invert(
     pipe,
     images: ImageLike | Iterable[ImageLike],
     prompt: str | Sequence[str] = "",
-    guidance_scale: float = 7.5,
+    guidance_scale: float | None = None,
     num_inference_steps: int = 50,
     inner_steps: int = 10,
     shared: bool = True,
@@ -64,7 +65,7 @@ def null_text_invert(
         pipe: A diffusers pipeline. Its weights get no gradients.
         images: One picture or several, in any form that `encode` takes.
         prompt: One prompt for all pictures, or one for each.
-        guidance_scale: w, above 1.
+        guidance_scale: w, above 1; by default what the model recommends, else 7.5.
         num_inference_steps: Number of sampler steps.
         inner_steps: Maximum number of inner steps at each t; three times as many in the last tenth. 0 keeps the start:
             with start="prompt" that is negative-prompt inversion (Miyake et al. 2023), as cheap as DDIM inversion.
@@ -86,6 +87,7 @@ def null_text_invert(
         FloatingPointError: If the model predicts noise that is not finite.
         torch.OutOfMemoryError: If memory runs out; the message says what to reduce.
     """
+    guidance_scale = recommended_guidance(pipe, guidance_scale)
     if not guidance_scale > 1:
         raise ValueError(f"expected guidance_scale above 1, got {guidance_scale}: without guidance use ddim_invert")
     if start not in STARTS:

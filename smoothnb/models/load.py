@@ -60,7 +60,8 @@ def load_pipeline(
 
     Returns:
         A `diffusers.StableDiffusionPipeline`. If the model's folder lists its vocabulary (`vocabulary.json`), prompts
-        with other words raise an `UnknownWordsWarning`.
+        with other words raise an `UnknownWordsWarning`; if it recommends a guidance scale (`recommended.json`:
+        {"guidance_scale": 3.0}), functions use it by default.
 
     Raises:
         FileNotFoundError: If a folder or file does not exist.
@@ -102,6 +103,9 @@ def load_pipeline(
         if not {"words", "topics"} <= vocabulary.keys():
             raise ValueError(f"{place / 'vocabulary.json'} is damaged: expected words and topics, got {[*vocabulary]}")
         warn_of_unknown_words(pipe, vocabulary["words"], vocabulary["topics"])
+    if isinstance(place, Path) and (place / "recommended.json").is_file():
+        scale = read_json(place / "recommended.json").get("guidance_scale")
+        pipe.recommended_guidance_scale = checks.number(1)("guidance_scale in recommended.json", scale)
     if lora:
         import_lora(pipe, lora)
     return pipe

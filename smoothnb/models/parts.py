@@ -15,6 +15,14 @@ def device_of(pipe) -> torch.device:
     return getattr(pipe, "_execution_device", pipe.device)
 
 
+def recommended_guidance(pipe, guidance_scale: float | None = None) -> float:
+    """The given guidance scale w; where it is None, what the model recommends, else 7.5, as in the paper.
+
+    A model recommends a scale by a file recommended.json in its folder: {"guidance_scale": 3.0}.
+    """
+    return getattr(pipe, "recommended_guidance_scale", 7.5) if guidance_scale is None else guidance_scale
+
+
 def weights_of(part: nn.Module) -> dict[str, Tensor]:
     """The state dict of a model, as if it were neither compiled nor offloaded."""
     state = part.state_dict()
