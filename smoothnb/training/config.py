@@ -27,6 +27,8 @@ class TrainConfig:
         weight_decay: Weight decay of AdamW.
         max_grad_norm: Gradients are clipped to this norm.
         rank: Rank of the LoRA on the UNet's attention (q, k, v, out); 0 trains all weights of the UNet instead.
+        regularizer: "paper" is Eq. 10, with one constant a for all t. "per_timestep" is (length / a - 1)² with an a for
+            each of 20 ranges of t, see `RunningConstant`.
         regularizer_weight: λ; 0 disables the regularizer, for controls.
         regularize_every: Lazy regularization: the regularizer is applied at every k-th step, with k times the weight.
         min_snr_gamma: γ of min-SNR weighting of the base loss; None disables it.
@@ -56,6 +58,7 @@ class TrainConfig:
     weight_decay: float = 1e-4
     max_grad_norm: float = 1.0
     rank: int = 8
+    regularizer: Literal["paper", "per_timestep"] = "paper"
     regularizer_weight: float = 1.0
     regularize_every: int = 1
     min_snr_gamma: float | None = None

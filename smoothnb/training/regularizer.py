@@ -53,36 +53,68 @@ def _lengths(x: Tensor) -> Tensor:
 
 
 class RunningConstant:
-    """The constant a of the regularizer: the target of √(1-ᾱ_t) ‖J_εᵀ Δx̂_0‖, one number for all t.
+    """The constant a of the regularizer: the target of √(1-ᾱ_t) ‖J_εᵀ Δx̂_0‖, one number for all t in the paper.
 
     It starts at the mean of the first batch and is an exponential moving average afterwards. (If it starts at 0, as in
     the authors' code, it pulls all lengths towards 0 during the first hundreds of steps.)
 
+    Lengths differ far more between timesteps than at one timestep. With several ranges of t, each has its own a, and
+    the regularizer sees only what is uneven at one noise level, which is what a path between two noises runs through.
+
     Args:
         weight: Weight of a new batch; 0.01 in the paper.
-        reduce: Averages a number over all processes, so that all have the same a.
+        reduce: Averages a tensor over all processes, so that all have the same a.
+        ranges: Number of ranges of t of equal width with an a of their own, at least 1.
+        relative: Whether the regularizer is (length / a - 1)² rather than (length - a)², so that each range counts
+            alike whatever its lengths.
 
     Attributes:
-        value: a, or None before the first batch.
+        values: The a of each range; NaN before the first sample of a range.
     """
 
-    @checked(weight=checks.number(0, 1))
-    def __init__(self, weight: float = 0.01, reduce: Callable[[Tensor], Tensor] = lambda mean: mean):
-        self.weight, self.reduce = weight, reduce
-        self.value: float | None = None
+    def __init__(
+        self,
+        weight: float = 0.01,
+        reduce: Callable[[Tensor], Tensor] = lambda mean: mean,
+        ranges: int = 1,
+        relative: bool = False,
+    ):
+        if not 0 <= weight <= 1 or ranges < 1:
+            raise ValueError(f"expected a weight in [0, 1] and at least one range, got {weight} and {ranges}")
+        self.weight, self.reduce, self.ranges, self.relative = weight, reduce, ranges, relative
+        self.values = torch.full((ranges,), torch.nan)
 
-    @checked(lengths=checks.floating)
-    def update(self, lengths: PerSample) -> float:
-        """Updates a with the lengths of a batch and returns it as a float, without gradient."""
-        mean = float(self.reduce(lengths.detach().mean()))
-        self.value = mean if self.value is None else self.value + self.weight * (mean - self.value)
-        return self.value
+    @property
+    def value(self) -> float | None:
+        """Mean of a over the ranges seen so far, or None before the first batch."""
+        return None if self.values.isnan().all() else self.values.nanmean().item()
 
-    def state_dict(self) -> dict[str, float | None]:
-        return {"value": self.value}
+    @torch.no_grad()
+    def update(self, lengths: PerSample, times: PerSample | None = None) -> PerSample:
+        """Updates a with the lengths of a batch.
 
-    def load_state_dict(self, state: dict[str, float | None]) -> None:
-        self.value = state["value"]
+        Args:
+            lengths: √(1-ᾱ_t) ‖J_εᵀ Δx̂_0‖ of each sample.
+            times: t of each sample as a fraction of the number of timesteps, in [0, 1); needed for several ranges.
+
+        Returns:
+            The a of each sample, without gradient.
+        """
+        row = (torch.zeros_like(lengths) if times is None else times.to(lengths) * self.ranges).long()
+        sums, counts = torch.zeros(2, self.ranges, device=lengths.device)
+        sums.index_add_(0, row, lengths.float())
+        counts.index_add_(0, row, torch.ones_like(lengths, dtype=torch.float32))
+        sums, counts = self.reduce(torch.stack([sums, counts])).cpu()
+        means = sums / counts
+        moved = torch.where(self.values.isnan(), means, self.values.lerp(means, self.weight))
+        self.values = torch.where(counts > 0, moved, self.values)
+        return self.values.to(lengths.device)[row]
+
+    def state_dict(self) -> dict[str, list[float]]:
+        return {"values": self.values.tolist()}
+
+    def load_state_dict(self, state: dict[str, list[float]]) -> None:
+        self.values = torch.tensor(state["values"])
 
 
 @dataclass(frozen=True)
@@ -184,7 +216,9 @@ def objective_parts(
     """
     low, high = (point * delta[0].numel() ** 0.5 for point in points)
     here = variation(predict, schedule, x0, noise, timesteps, delta, retain_graph=low == 0)
-    excess = here.lengths - a.update(here.lengths)
+    target = a.update(here.lengths, timesteps / len(schedule))
+    weight = target**-2 if a.relative else torch.ones_like(target)
+    excess = here.lengths - target
     _, sigma = schedule.scales(timesteps, x0)
     for sign, point in ((-1, low), (1, high)):
         shifted = (noise + point * here.directions).to(noise.dtype)
@@ -194,7 +228,7 @@ def objective_parts(
         clean = schedule.clean(x_t, prediction, timesteps)
         length = sign * (sigma * delta * clean).flatten(1).sum(1) / (high - low)
         # Only the gradient of `length` is used: its value is inaccurate, and the exact length is known.
-        yield base / 2, excess.square() / 2 + 2 * excess * (length - length.detach())
+        yield base / 2, weight * (excess.square() / 2 + 2 * excess * (length - length.detach()))
 
 
 @checked(schedule=SCHEDULE)
@@ -221,7 +255,7 @@ def variation_regularizer(
         noise: ε.
         timesteps: t of each sample.
         delta: Δx̂_0, see `unit_directions`.
-        a: The running constant; it is updated with this batch.
+        a: The running constant; it is updated with this batch. It decides whether the regularizer is the paper's.
         method: "finite_difference" needs no double backward pass, see `objective_parts`. "exact" differentiates twice,
             as the paper does: it is slower, needs several times the memory, and uses the slowest attention kernel.
         points: The points of the finite difference; by default those in `POINTS` for the dtype of the noise.
@@ -235,7 +269,8 @@ def variation_regularizer(
         # Only this attention kernel has a second derivative. The backend is chosen in the forward pass.
         with sdpa_kernel(SDPBackend.MATH):
             here = variation(predict, schedule, x0, noise, timesteps, delta, create_graph=True)
-        return (here.lengths - a.update(here.lengths)).square()
+        target = a.update(here.lengths, timesteps / len(schedule))
+        return (here.lengths / target - 1 if a.relative else here.lengths - target).square()
     if method != "finite_difference":
         raise ValueError(f"expected method as finite_difference or exact, got {method!r}")
     points = POINTS.get(noise.dtype, POINTS[torch.float32]) if points is None else points

@@ -90,7 +90,8 @@ class Trainer:
             name, optimizer, num_warmup_steps=config.warmup_steps, num_training_steps=config.steps
         )
         self.schedule = Schedule.of(self.pipe.scheduler)
-        self.a = RunningConstant(reduce=lambda mean: self.accelerator.reduce(mean, "mean"))
+        own = {"ranges": 20, "relative": True} if config.regularizer == "per_timestep" else {}
+        self.a = RunningConstant(reduce=lambda mean: self.accelerator.reduce(mean, "mean"), **own)
         self.data = open_data(config.data, *picture_size(self.pipe, config.height, config.width), config.seed)
         self.points = POINTS[dtype]
         self.empty = self.embed([""])
@@ -148,7 +149,8 @@ class Trainer:
         self._update(base + regularizer)
         if not regularized:
             return Progress(self.step, base)
-        return Progress(self.step, base, regularizer, self.a.value, regularizer**0.5 / self.a.value)
+        spread = regularizer**0.5 / (1 if self.a.relative else self.a.value)
+        return Progress(self.step, base, regularizer, self.a.value, spread)
 
     def _update(self, loss: float) -> None:
         if not math.isfinite(loss):

@@ -98,7 +98,7 @@ def test_a_pixel_space_unet_has_the_same_gradient_either_way(prediction_type):
     found = []
     for method in ("exact", "finite_difference"):
         a = RunningConstant()
-        a.value = 0.5
+        a.load_state_dict({"values": [0.5]})
         loss = variation_regularizer(
             lambda x, t: model(x, t).sample, schedule, x0, noise, TIMESTEPS, delta, a, method
         ).mean()
@@ -193,11 +193,36 @@ def test_prompts_are_dropped_whole_and_as_often_as_asked():
 
 def test_a_starts_at_the_first_batch_follows_slowly_and_is_restored():
     a = RunningConstant(weight=0.01)
-    assert a.update(torch.tensor([1.0, 3.0])) == 2.0
-    assert a.update(torch.tensor([12.0])) == pytest.approx(2.1)
+    assert a.update(torch.tensor([1.0, 3.0])).tolist() == [2.0, 2.0]
+    assert a.update(torch.tensor([12.0])).item() == pytest.approx(2.1)
     again = RunningConstant()
     again.load_state_dict(a.state_dict())
     assert again.value == a.value
+
+
+def test_each_range_of_t_has_an_a_of_its_own():
+    a = RunningConstant(weight=0.5, ranges=4)
+    times = torch.tensor([0.0, 0.2, 0.999])
+    assert a.update(torch.tensor([1.0, 3.0, 8.0]), times).tolist() == [2.0, 2.0, 8.0]
+    assert a.update(torch.tensor([6.0]), torch.tensor([0.75])).item() == 7.0
+    assert a.values.isnan().tolist() == [False, True, True, False] and a.value == 4.5
+    with pytest.raises(ValueError, match="at least one range"):
+        RunningConstant(ranges=0)
+
+
+@pytest.mark.parametrize("method", ["exact", "finite_difference"])
+def test_the_relative_regularizer_is_known_in_closed_form(method):
+    x0, noise, delta = draw((4, 2, 3, 3))
+    model, a = Linear(18), RunningConstant(ranges=2, relative=True)
+    loss = variation_regularizer(model, SCHEDULE, x0, noise, TIMESTEPS, delta, a, method)
+    lengths = lengths_by_hand(model, SCHEDULE, delta)
+    late = TIMESTEPS >= 500
+    own = torch.where(late, lengths[late].mean(), lengths[~late].mean()).detach()
+    expected = (lengths / own - 1).square()
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-4)
+    (gradient,) = torch.autograd.grad(loss.sum(), model.weight)
+    (by_hand,) = torch.autograd.grad(expected.sum(), model.weight)
+    torch.testing.assert_close(gradient, by_hand, rtol=2e-3, atol=2e-3 * by_hand.abs().max().item())
 
 
 def test_an_unknown_method_is_named():
