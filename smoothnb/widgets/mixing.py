@@ -102,7 +102,8 @@ class MixingSlider(FrameViewer):
             self._drawer = Drawing(iterators, places, self._put, self._report)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({len(self.etas)} frames, η from {self.etas[0]:g} to {self.etas[-1]:g})"
+        quantity = self._axis.split()[-1]
+        return f"{type(self).__name__}({len(self.etas)} frames, {quantity} from {self.etas[0]:g} to {self.etas[-1]:g})"
 
     def wait(self) -> "MixingSlider":
         """Blocks until all frames are drawn. Ctrl-C stops the drawing; frames already drawn remain.
