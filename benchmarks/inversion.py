@@ -47,11 +47,11 @@ METRICS = {
 DIGITS = {"mse": ".5f", "ssim": ".4f", "follows": ".0%", "kept": ".0%", "change": ""}
 """Formats of figures; two digits behind the point for all others."""
 EDIT_FIGURES = {
-    "follows": "new colour read", "kept": "thing kept", "answer": "dB beside the true answer",
+    "follows": "new colour read", "kept": "thing kept", "answer": "dB to the true answer",
     "unedited": "dB without the edit",
 }  # fmt: skip
 PATH_FIGURES = {
-    "istd": "ISTD ↓", "change": "beside the first row, 95 %", "mean_distance": "mean distance",
+    "istd": "ISTD ↓", "change": "change from the first row, 95 %", "mean_distance": "mean distance",
     "ends": "dB of the ends ↑",
 }  # fmt: skip
 EDITS = {
@@ -201,7 +201,7 @@ def summary(values: dict[str, Tensor], bound: dict[str, Tensor]) -> dict[str, fl
 
 
 def compare_paths(results: dict) -> None:
-    """Notes beside each way's ISTD how it changes from the first one's, with the interval over pairs."""
+    """Adds to each way's ISTD its change from the first one's, with the interval over pairs."""
     ways = [way for model in MODELS for way in results.get(model, {}).get("paths", {}).values()]
     deviations = [np.std(way["distances"], axis=1) for way in ways]
     for way, own in zip(ways, deviations, strict=True):
