@@ -1,4 +1,4 @@
-"""Drags beside their true answers, of base and smooth model: did the thing come along, and what became of the rest?
+"""Drags by base and smooth model, compared with their true answers: did the thing move, and what became of the rest?
 
     python benchmarks/drag.py --output docs/results/drag/shipped
 
@@ -62,7 +62,7 @@ WAYS = {
 """By name: options, and whether the mask is given."""
 FIGURES = {
     "share": "distance left, of the drag ↓", "distance": "distance (px) ↓", "matched": "by features (px) ↓",
-    "near": "within a quarter ↑", "same": "still what it was ↑", "answer": "dB to the true picture ↑",
+    "near": "within a quarter ↑", "same": "same thing read ↑", "answer": "dB to the true picture ↑",
     "outside": "dB outside ↑", "cast": "colour cast outside (of 255) ↓", "steps": "steps", "seconds": "seconds",
 }  # fmt: skip
 DIGITS = {

@@ -1,4 +1,4 @@
-"""Edits in words beside their true answers, of base and smooth model: is the edit there, and what became of the rest?
+"""Edits in words by base and smooth model, compared with true answers: is the edit there, and is the rest preserved?
 
     python benchmarks/editing.py --output docs/results/editing/shipped
 
@@ -53,7 +53,7 @@ WAYS = {
 """How an edit is made: the inversion it starts from, and the options of `edit_text`."""
 FIGURES = {
     "found": "edit found ↑", "kept": "rest kept ↑", "answer": "dB to the true edit ↑",
-    "outside": "dB outside the thing ↑", "moved": "pixels moved ↓", "seconds": "seconds an edit",
+    "outside": "dB outside the thing ↑", "moved": "pixels moved ↓", "seconds": "seconds per edit",
 }  # fmt: skip
 DIGITS = {"found": ".1%", "kept": ".1%", "answer": ".2f", "outside": ".2f", "moved": ".1f", "seconds": ".2f"}
 SHOWN = 8

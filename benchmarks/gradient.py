@@ -1,4 +1,4 @@
-"""How well the finite difference gives the regularizer's gradient, beside the exact double backward in float32.
+"""How well the finite difference gives the regularizer's gradient, compared with the exact double backward in float32.
 
     python benchmarks/gradient.py --output docs/results/training/gradient.json
 

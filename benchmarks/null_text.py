@@ -1,4 +1,4 @@
-"""Null-text inversion of two pictures with one series, beside the method as it was published.
+"""Null-text inversion of two pictures with one series, compared with the published method.
 
     python benchmarks/null_text.py --output docs/results/null-text/postcard.json
     python benchmarks/null_text.py --model sd15 --size 256 --output docs/results/null-text/sd15-256.json
