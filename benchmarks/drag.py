@@ -1,4 +1,4 @@
-"""Drags compared with their true answers, of base and smooth model: did the thing come along, and what became of the rest?
+"""Drags by base and smooth model, compared with their true answers: did the thing move, and what became of the rest?
 
     python benchmarks/drag.py --output docs/results/drag/shipped
 

@@ -1,4 +1,4 @@
-"""Edits in words compared with their true answers, of base and smooth model: is the edit there, and what became of the rest?
+"""Edits in words by base and smooth model, compared with true answers: is the edit there, and is the rest preserved?
 
     python benchmarks/editing.py --output docs/results/editing/shipped
 
