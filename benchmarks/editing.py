@@ -52,7 +52,7 @@ WAYS = {
 """Inversion that each way starts from, and its options of `edit_text`."""
 FIGURES = {
     "found": "edit found ↑", "kept": "rest kept ↑", "answer": "dB to the true edit ↑",
-    "outside": "dB outside the thing ↑", "moved": "pixels moved ↓", "seconds": "seconds an edit",
+    "outside": "dB outside the thing ↑", "moved": "pixels moved ↓", "seconds": "seconds per edit",
 }  # fmt: skip
 DIGITS = {"found": ".1%", "kept": ".1%", "answer": ".2f", "outside": ".2f", "moved": ".1f", "seconds": ".2f"}
 SHOWN = 8

@@ -54,7 +54,7 @@ EDIT_FIGURES = {
     "unedited": "dB without the edit ↑",
 }  # fmt: skip
 PATH_FIGURES = {
-    "istd": "ISTD ↓", "change": "compared with the first row, 95 %", "mean_distance": "mean distance",
+    "istd": "ISTD ↓", "change": "change from the first row, 95 %", "mean_distance": "mean distance",
     "ends": "dB of the ends ↑",
 }  # fmt: skip
 EDITS = {
