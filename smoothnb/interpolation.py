@@ -26,8 +26,7 @@ def coarse_to_fine(count: int) -> list[float]:
     Raises:
         ValueError: If count is less than 2.
     """
-    if count < 2:
-        raise ValueError(f"expected at least two ratios, got {count}")
+    at_least(2, count=count)
     order = [0, count - 1]
     while gaps := [(b - a, a, b) for a, b in zip(sorted(order), sorted(order)[1:], strict=False) if b - a > 1]:
         widest = max(gap for gap, _, _ in gaps)

@@ -118,8 +118,7 @@ def sample(
 def _paired(pipe: Pipeline, prompt: Texts, latents: Tensor | None, seed: Seeds) -> tuple[Texts, Tensor, int]:
     """Prompts (or embeddings) and latents, and how many samples they make: there is one of each kind, or that many."""
     check_embeddings(pipe, prompt=prompt)
-    if latents is None:
-        latents = seeded_noise(pipe, seed)
+    latents = seeded_noise(pipe, seed) if latents is None else latents
     check_latents(pipe, latents)
     latents = latents[None] if latents.ndim == 3 else latents
     prompts = [prompt] if isinstance(prompt, str) else prompt if isinstance(prompt, Tensor) else list(prompt)

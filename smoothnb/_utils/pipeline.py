@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from torch import Tensor
 
-from smoothnb._utils.checks import at_least, check_finite, check_floating, shown
+from smoothnb._utils.checks import check_finite, check_floating, shown, within
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline as Pipeline
@@ -12,6 +12,7 @@ else:
     # Importing diffusers' pipelines takes seconds.
     Pipeline = Annotated[Any, "diffusers.StableDiffusionPipeline"]
 
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 
 
@@ -25,11 +26,7 @@ def check_pipeline(pipe: Pipeline, num_inference_steps: int | None = None) -> No
     """
     if (scheduler := getattr(pipe, "scheduler", None)) is not None:
         config = scheduler.config
-        flow = config.get("use_flow_sigmas") or config.get("prediction_type") not in (
-            "epsilon",
-            "v_prediction",
-            "sample",
-        )
+        flow = config.get("use_flow_sigmas") or config.get("prediction_type") not in PREDICTIONS
         if flow or not hasattr(scheduler, "alphas_cumprod"):
             raise ValueError(
                 f"expected a diffusion model, which DDIM can draw and invert, got a {type(pipe).__name__} with "
@@ -54,13 +51,7 @@ def check_pipeline(pipe: Pipeline, num_inference_steps: int | None = None) -> No
                 f"({setting}={config.get(setting)!r}), as those of SDXL, upscalers and IP-Adapter do (then "
                 "pipe.unload_ip_adapter() removes it)"
             )
-    at_least(1, num_inference_steps=num_inference_steps)
-    most = len(pipe.scheduler.alphas_cumprod)
-    if num_inference_steps is not None and num_inference_steps > most:
-        raise ValueError(
-            f"expected num_inference_steps of at most {most}, as many as the model was trained with, got "
-            f"{num_inference_steps}"
-        )
+    within(1, len(pipe.scheduler.alphas_cumprod), num_inference_steps=num_inference_steps)
 
 
 def check_latents(pipe: Pipeline, latents: Tensor, finite: bool = True) -> None:

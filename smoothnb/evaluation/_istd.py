@@ -54,10 +54,8 @@ class IstdSettings:
 
     def __post_init__(self) -> None:
         low, high = self.pixel_range
-        if self.num_ratios < 3:
-            raise ValueError(
-                f"expected at least three ratios, as a single distance has no deviation, got {self.num_ratios}"
-            )
+        # A single distance has no deviation.
+        at_least(3, num_ratios=self.num_ratios)
         if not low < high:
             raise ValueError(f"expected a pixel_range from black to white, such as (0, 1), got {self.pixel_range}")
         if self.correction not in (0, 1):

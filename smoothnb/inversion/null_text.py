@@ -124,14 +124,9 @@ def null_text_invert(
 
 
 def null_text_steps(
-    pipe: Pipeline,
-    trajectory: Tensor,
-    embeds: Tensor,
-    null: Tensor,
-    guidance_scale: float,
-    inner_steps: int,
+    pipe: Pipeline, trajectory: Tensor, embeds: Tensor, null: Tensor, guidance_scale: float, inner_steps: int,
     tolerance: float,
-) -> Iterator[tuple[Tensor, float]]:
+) -> Iterator[tuple[Tensor, float]]:  # fmt: skip
     """Optimizes ∅_T … ∅_1 along a trajectory.
 
     Args:

@@ -85,7 +85,6 @@ def lora_of(pipe: Pipeline, dtype: torch.dtype | None = None) -> Lora:
     Raises:
         ValueError: If it holds none, or one that is not a plain LoRA of the UNet, such as DoRA.
     """
-    check_pipeline(pipe)
     _smooth_layers(pipe)
     if SMOOTH in getattr(pipe.text_encoder, "peft_config", {}):
         raise ValueError("the smooth LoRA of this pipeline trains the text encoder too, which a smooth LoRA may not")
@@ -200,7 +199,6 @@ def set_smoothness(pipe: Pipeline, smoothness: float) -> None:
         ValueError: If the pipeline has no smooth LoRA, or one that is disabled or fused; or if the number is negative
             or not finite.
     """
-    check_pipeline(pipe)
     at_least(0, smoothness=smoothness)
     layers = _smooth_layers(pipe)
     adapters.check_open(layers)
@@ -217,6 +215,7 @@ def _smooth_parts(pipe: Pipeline) -> list[nn.Module]:
 
 def _smooth_layers(pipe: Pipeline) -> list[nn.Module]:
     """The layers that hold the smooth LoRA; ValueError if there are none."""
+    check_pipeline(pipe)
     layers = [
         layer
         for part in _smooth_parts(pipe)

@@ -8,6 +8,7 @@ import numpy as np
 import traitlets
 from PIL import Image
 
+from smoothnb._utils.checks import at_least
 from smoothnb._utils.files import expanded
 from smoothnb.figures.strips import MARGIN, rows_of, strip
 from smoothnb.images import save_picture
@@ -31,8 +32,7 @@ def pad_weights(rows: int, columns: int | None = None) -> np.ndarray:
         ValueError: If there are fewer than two rows or columns.
     """
     columns = rows if columns is None else columns
-    if rows < 2 or columns < 2:
-        raise ValueError(f"expected at least two rows and two columns, got {rows} and {columns}")
+    at_least(2, rows=rows, columns=columns)
     v, u = (x.ravel() for x in np.meshgrid(np.linspace(0, 1, rows), np.linspace(0, 1, columns), indexing="ij"))
     return np.stack([(1 - u) * (1 - v), u * (1 - v), (1 - u) * v, u * v], axis=1)
 
@@ -77,7 +77,7 @@ class MixingPad(FrameViewer):
         count = len(frames)
         columns = math.isqrt(count) if columns is None else columns
         if columns < 2 or count % columns or count // columns < 2:
-            raise ValueError(f"expected at least two rows of {max(2, columns)} frames, got {count} frames")
+            raise ValueError(f"expected at least two rows of {max(2, columns)} columns, got {count} frames")
         if len(corners) != 4:
             raise ValueError(f"expected four names of corners, got {len(corners)}")
         rows = rows_of({f"row {i}": frames[i * columns : (i + 1) * columns] for i in range(count // columns)})
