@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import inspect
+import math
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -10,10 +11,9 @@ from pathlib import Path
 
 import torch
 
-from smoothnb._utils import checks
-from smoothnb._utils.arguments import checked, pipeline
 from smoothnb._utils.console import errors_only, no_bars, warn
 from smoothnb._utils.files import expanded
+from smoothnb._utils.pipeline import Pipeline, check_pipeline
 from smoothnb._utils.temporarily import default_float32
 from smoothnb.models.deltas import apply_difference
 from smoothnb.models.folder import AGAIN, check_folder, read_json, variant_of
@@ -31,14 +31,13 @@ class UnknownWordsWarning(UserWarning):
     """A prompt contains words that the model was not trained on."""
 
 
-@checked(name_or_path=checks.path)
 def load_pipeline(
     name_or_path: str | Path = "postcard",
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     smooth: bool | str | Path = False,
     config: str | Path | None = None,
-):
+) -> Pipeline:
     """Loads a text-to-image pipeline for the functions of this package.
 
     The scheduler is replaced by DDIM, as in the paper, with the model's own noise schedule, see `ddim`. diffusers'
@@ -68,8 +67,7 @@ def load_pipeline(
         ValueError: If the name is unknown, or the model is not a Stable Diffusion pipeline, or a pickle.
         OSError: If the hub cannot be reached or has no such model.
     """
-    if not isinstance(smooth, bool | str | Path):
-        raise TypeError(f"expected smooth as True, False, or a LoRA's file, folder or id, got {checks.shown(smooth)}")
+    device = best_device() if device is None else available_device(device)
     source = find_model(name_or_path)
     lora = smooth_lora(name_or_path) if smooth is True else smooth
     from transformers.utils import logging as transformers_logging
@@ -93,7 +91,6 @@ def load_pipeline(
         apply_difference(pipe, source.difference)
     pipe.scheduler = ddim(pipe.scheduler)
     pipe.set_progress_bar_config(disable=True)
-    device = device or best_device()
     # Cast after loading, as the name of the dtype argument of `from_pretrained` differs between versions of diffusers,
     # which then warns of modules to keep in float32, of which there are none.
     with errors_only(diffusers_logging):
@@ -105,7 +102,9 @@ def load_pipeline(
         warn_of_unknown_words(pipe, vocabulary["words"], vocabulary["topics"])
     if isinstance(place, Path) and (place / "recommended.json").is_file():
         scale = read_json(place / "recommended.json").get("guidance_scale")
-        pipe.recommended_guidance_scale = checks.number(1)("guidance_scale in recommended.json", scale)
+        if not (isinstance(scale, int | float) and 1 <= scale < math.inf):
+            raise ValueError(f"expected guidance_scale in {place / 'recommended.json'} of at least 1, got {scale!r}")
+        pipe.recommended_guidance_scale = scale
     if lora:
         import_lora(pipe, lora)
     return pipe
@@ -145,7 +144,19 @@ def best_device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def fingerprint(pipe, exact: bool = True) -> str:
+def available_device(device: torch.device | str) -> torch.device:
+    """A device by its name; ValueError if it is not there."""
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f'expected device as "cpu", "cuda", "mps" or a torch.device, got {device!r}') from error
+    kinds = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if found.type in ("cuda", "mps", "meta") and (found.index or 0) >= kinds.get(found.type, 0):
+        raise ValueError(f"expected device as one that is there, got {found}: {kinds} can be used here")
+    return found
+
+
+def fingerprint(pipe: Pipeline, exact: bool = True) -> str:
     """Hash of a pipeline's weights, and of the state of its adapters, as 16 hexadecimal digits.
 
     Only a sample of each weight is hashed, so that it is quick.
@@ -203,9 +214,10 @@ def _load(kind: type, place: Path | str, config: str | Path | None):
         if missing:
             raise ValueError(f"{place} is incomplete: the weights of {part} lack {missing[0]}. {AGAIN}")
     try:
-        return pipeline("a model", pipe)
+        check_pipeline(pipe)
     except ValueError as error:
         raise ValueError(f"{place} cannot be used: {error}") from None
+    return pipe
 
 
 def _from_pretrained(kind: type, place: Path | str, parts: dict):
@@ -236,7 +248,7 @@ def _why_not_loaded(source: Path | str, error: OSError) -> str:
     )
 
 
-def warn_of_unknown_words(pipe, words: Sequence[str], topics: Mapping[str, Sequence[str]]) -> None:
+def warn_of_unknown_words(pipe: Pipeline, words: Sequence[str], topics: Mapping[str, Sequence[str]]) -> None:
     """Makes a pipeline warn about prompts with words that it was not trained on.
 
     Args:

@@ -11,8 +11,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from smoothnb._utils import checks
-from smoothnb._utils.arguments import checked
 from smoothnb._utils.files import atomic_write, expanded, read_weights
 from smoothnb.models.lora_forms import CONFIG, PEFT_CONFIG, PEFT_WEIGHTS, alphas, original_names
 from smoothnb.models.sources import HUB_ID
@@ -185,7 +183,6 @@ def _pair(path: Path, name: str, parts: Mapping[str, Tensor], alpha_of: Callable
     return Pair(down, up, float(parts["alpha"]) if "alpha" in parts else alpha_of(name, down.shape[0]))
 
 
-@checked(lora=checks.of(Lora, "a Lora, such as import_lora gives"), metadata=checks.header)
 def export_lora(
     lora: Lora, path: str | Path, form: Form = "diffusers", metadata: Mapping[str, str] | None = None
 ) -> Path:
