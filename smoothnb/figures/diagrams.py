@@ -4,7 +4,6 @@ import re
 
 from IPython.display import SVG
 
-from smoothnb._utils import checks
 from smoothnb._utils.files import data_folder
 
 
@@ -23,7 +22,7 @@ def diagram(name: str) -> SVG:
         ValueError: If there is no diagram of that name.
     """
     known = {path.stem: path for path in sorted((data_folder() / "diagrams").glob("*.svg"))}
-    if checks.text("name", name) not in known:
+    if name not in known:
         raise ValueError(f"expected one of {', '.join(known)}, got {name!r}")
     svg = known[name].read_text(encoding="utf-8")
     return SVG(svg, metadata={"alt": re.search("<desc[^>]*>(.+?)</desc>", svg)[1]})
