@@ -210,8 +210,8 @@ def _explained(place: Path | str) -> Iterator[None]:
         missing = isinstance(error, OSError)
         if missing and isinstance(place, str):
             reason = (
-                f'cannot load "{place}": it is neither a folder here nor a pipeline that the Hugging Face hub gave. Check '
-                "the name and the network; private and gated models need `hf auth login`"
+                f'cannot load "{place}": it is neither a folder here nor a pipeline on the Hugging Face hub. Check the '
+                "name and the network; private and gated models need `hf auth login`"
             )
         elif missing and place.is_file():
             reason = (
