@@ -7,12 +7,12 @@ import pytest
 import torch
 from diffusers.training_utils import _collate_lora_metadata
 from peft.utils import get_peft_model_state_dict
-from tiny import build_tiny_pipeline
+from tiny import build_tiny_pipeline, with_lora
 
 import smoothnb as sn
 from smoothnb.models.adapters import layers
 from smoothnb.models.load import fingerprint
-from smoothnb.models.lora import TARGETS, blended, stacked_lora
+from smoothnb.models.lora import blended, stacked_lora
 from smoothnb.models.lora_files import Lora, Pair
 
 pytestmark = pytest.mark.filterwarnings("ignore:Already found a `peft_config`")
@@ -27,14 +27,7 @@ def answer(pipe):
 
 
 def smooth_lora() -> Lora:
-    generator = torch.Generator().manual_seed(0)
-    pairs = {}
-    for name, module in build_tiny_pipeline().unet.named_modules():
-        if name.endswith(tuple(TARGETS)):
-            out, width = module.weight.shape
-            down, up = (0.3 * torch.randn(s, generator=generator) for s in ((2, width), (out, 2)))
-            pairs[name] = Pair(down, up, 3.0)
-    return Lora(pairs)
+    return sn.lora_of(with_lora(build_tiny_pipeline()))
 
 
 def add(pipe, name: str, kind=peft.LoraConfig, part: str = "unet", **config) -> None:
