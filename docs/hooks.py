@@ -16,6 +16,7 @@ from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parent.parent
 RENAMED = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md"}
+DIAGRAMS = "data/diagrams/"
 LINK = re.compile(r"(\]\()([^)\s#]+)(#[^)\s]*)?\)")
 MATH = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -26,6 +27,8 @@ def on_files(files, config):
     """Adds the pages whose files lie outside docs/."""
     for name, page in RENAMED.items():
         files.append(File.generated(config, page, content=(ROOT / name).read_text(encoding="utf-8")))
+    for path in sorted((ROOT / DIAGRAMS).glob("*.svg")):
+        files.append(File.generated(config, f"diagrams/{path.name}", content=path.read_bytes()))
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         text, pictures = _page_and_pictures(path)
         files.append(File.generated(config, f"notebooks/{path.stem}.md", content=text))
@@ -62,6 +65,8 @@ def _page_of(path):
         return RENAMED[path]
     if path.startswith("notebooks/"):
         return f"{path.removesuffix('.ipynb')}.md"
+    if path.startswith(DIAGRAMS):
+        return path.removeprefix("data/")
     return path.removeprefix("docs/") if path.startswith("docs/") else None
 
 
@@ -88,6 +93,10 @@ def _page_and_pictures(path):
             data = output.get("data", {"text/plain": output.get("text", "")})
             if WIDGET in data:
                 parts.append(PLACE_OF_WIDGET)
+            elif "image/svg+xml" in data:
+                name = f"{path.stem}/{len(pictures):02}.svg"
+                pictures[name] = "".join(data["image/svg+xml"])
+                parts.append(f"![{output['metadata'].get('image/svg+xml', {}).get('alt', '')}]({name})")
             elif "image/png" in data:
                 name = f"{path.stem}/{len(pictures):02}.png"
                 pictures[name] = base64.b64decode("".join(data["image/png"]))

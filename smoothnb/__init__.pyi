@@ -18,7 +18,7 @@ from .evaluation import (
     read_prompts as read_prompts,
     reconstruction as reconstruction,
 )
-from .figures import difference as difference, mark as mark, strip as strip
+from .figures import diagram as diagram, difference as difference, mark as mark, strip as strip
 from .images import neighbour_distances as neighbour_distances
 from .interpolation import coarse_to_fine as coarse_to_fine, interpolate as interpolate
 from .inversion import (

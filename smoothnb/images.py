@@ -3,7 +3,7 @@
 import io
 import logging
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
@@ -14,8 +14,6 @@ from jaxtyping import Float
 from PIL import ExifTags, Image, ImageCms, ImageOps
 from torch import Tensor
 
-from smoothnb._utils.arguments import checked
-from smoothnb._utils.checks import several
 from smoothnb._utils.files import atomic_write, expanded
 
 ImageLike = Image.Image | str | Path | io.BufferedIOBase | np.ndarray | Tensor
@@ -259,9 +257,8 @@ def to_pil(pixels: Float[Tensor, "batch 3 height width"]) -> list[Image.Image]:
     return [Image.fromarray(picture) for picture in array]
 
 
-@checked(frames=several)
 def neighbour_distances(
-    frames: Sequence[Image.Image], pixel_range: tuple[float, float] = (0.0, 1.0)
+    frames: Iterable[Image.Image], pixel_range: tuple[float, float] = (0.0, 1.0)
 ) -> Float[Tensor, " step"]:
     """Euclidean distances between neighbouring pictures of a path, ‖x^{i+1} - x^i‖₂ over all pixels and channels.
 
@@ -269,7 +266,7 @@ def neighbour_distances(
         frames: At least two pictures of one size.
         pixel_range: What black and white count; distances grow with its width.
     """
-    low, high = pixel_range
+    frames, (low, high) = list(frames), pixel_range
     sizes = {getattr(frame, "size", None) for frame in frames}
     if len(frames) < 2 or len(sizes) > 1 or not all(isinstance(frame, Image.Image) for frame in frames):
         raise ValueError(

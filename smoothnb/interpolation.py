@@ -1,5 +1,6 @@
 """Interpolation between two noises or two real pictures (supplement A.3 and A.4)."""
 
+import operator
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -7,9 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from smoothnb._utils import arguments, checks
-from smoothnb._utils.arguments import checked
-from smoothnb._utils.checks import as_whole
+from smoothnb._utils.checks import at_least
+from smoothnb._utils.pipeline import Pipeline, check_latents, check_pipeline
 from smoothnb.images import neighbour_distances
 from smoothnb.inversion.inversion import Inversion
 from smoothnb.latents import seeded_noise, slerp
@@ -20,15 +20,13 @@ End = int | Tensor | Inversion
 """An end of a path: a seed, a latent of channels × height × width, or the inversion of one picture."""
 
 
-@checked(count=checks.whole())
 def coarse_to_fine(count: int) -> list[float]:
     """Evenly spaced ratios from 0 to 1, ordered from coarse to fine: ends, middle, quarters, …
 
     Raises:
         ValueError: If count is less than 2.
     """
-    if count < 2:
-        raise ValueError(f"expected at least two ratios, got {count}")
+    at_least(2, count=count)
     order = [0, count - 1]
     while gaps := [(b - a, a, b) for a, b in zip(sorted(order), sorted(order)[1:], strict=False) if b - a > 1]:
         widest = max(gap for gap, _, _ in gaps)
@@ -36,9 +34,8 @@ def coarse_to_fine(count: int) -> list[float]:
     return [i / (count - 1) for i in order]
 
 
-@checked(prompt=checks.text, prompt_b=checks.text)
 def interpolate(
-    pipe,
+    pipe: Pipeline,
     a: End,
     b: End,
     etas: int | Sequence[float] | np.ndarray | Tensor = 11,
@@ -76,7 +73,8 @@ def interpolate(
     Raises:
         ValueError: If the ends do not fit each other or the pipeline, or a number is out of range.
     """
-    a, b = (_end(pipe, name, end) for name, end in (("a", a), ("b", b)))
+    check_pipeline(pipe, num_inference_steps)
+    at_least(1, batch_size=batch_size)
     inversions = [end for end in (a, b) if isinstance(end, Inversion)]
     for inversion in inversions:
         inversion.check(pipe)
@@ -84,20 +82,19 @@ def interpolate(
             raise ValueError(f"expected the inversion of one picture, got {len(inversion)}: take one, inversion[0]")
     settings = [inversion.settings for inversion in inversions]
     steps = _agreed("num_inference_steps", num_inference_steps, [s.num_inference_steps for s in settings], 50)
-    guidance = _agreed(
-        "guidance_scale", guidance_scale, [s.guidance_scale for s in settings], recommended_guidance(pipe)
-    )
-    ratios = etas if (count := as_whole(etas)) is None else np.linspace(0, 1, checks.whole(1)("etas", count))
+    guidance = _agreed("guidance_scale", guidance_scale, [s.guidance_scale for s in settings], None)
+    guidance = recommended_guidance(pipe, guidance)
+    count = operator.index(etas) if np.ndim(etas) == 0 else None
+    at_least(1, etas=count)
+    ratios = np.asarray(etas, dtype=float) if count is None else np.linspace(0, 1, count)
     # The noise of a seed takes the size of the other end.
     sizes = [end.shape[-2:] for end in (_latents(a), _latents(b)) if end is not None]
     size = [side * pipe.vae_scale_factor for side in sizes[0]] if sizes else []
-    ends = _latent(pipe, a, *size), _latent(pipe, b, *size)
-    if np.ndim(ratios) != 1:
-        raise ValueError(f"expected etas as a whole number, or a sequence of ratios, got {checks.shown(etas)}")
+    ends = _latent(pipe, "a", a, *size), _latent(pipe, "b", b, *size)
     if spacing not in ("eta", "even"):
-        raise ValueError(f"expected spacing 'eta' or 'even', got {checks.shown(spacing)}")
+        raise ValueError(f"expected spacing 'eta' or 'even', got {spacing!r}")
     if spacing == "even" and (count is None or len(ratios) < 3):
-        raise ValueError(f"expected etas as a number of at least 3 for even spacing, got {checks.shown(etas)}")
+        raise ValueError(f"expected etas as a number of at least 3 for even spacing, got {etas}")
 
     own = [end.settings.prompts[0] if isinstance(end, Inversion) else None for end in (a, b)]
     first = next((p for p in (prompt, own[0], own[1]) if p is not None), "")
@@ -111,7 +108,6 @@ def interpolate(
         embeds, nulls = (_between(*pair, ratios) for pair in (prompts, series))
         return _frames(pipe, latents, embeds, nulls, guidance, steps, batch_size)
 
-    ratios = np.asarray(ratios, dtype=float)
     latents = slerp(*ends, ratios)
     if spacing == "eta":
         return draw(latents, ratios)
@@ -132,20 +128,7 @@ def _evenly(draw: Callable[[np.ndarray], Iterator[Image.Image]], ratios: np.ndar
     yield from (drawn[ratio] for ratio in ratios)
 
 
-def _end(pipe, name: str, end: object) -> End:
-    """Checks an end."""
-    if isinstance(end, Inversion):
-        return end
-    if not isinstance(end, Tensor) or not end.ndim:
-        if as_whole(end) is None:
-            raise TypeError(f"expected {name} as a seed, a latent or an inversion, got {checks.shown(end)}")
-        return checks.seed(name, end)
-    if arguments.latents(name, end, pipe).ndim == 4 and len(end) != 1:
-        raise ValueError(f"expected {name} as one latent, got {len(end)}: take one, latents[0]")
-    return end
-
-
-def _agreed(name: str, given: float | None, found: Sequence[float], default: float):
+def _agreed(name: str, given: float | None, found: Sequence[float], default: float | None):
     values = set(found) if given is None else {given, *found}
     if len(values) > 1:
         raise ValueError(f"{name} differs between the argument and the inversions: {sorted(values)}")
@@ -154,12 +137,20 @@ def _agreed(name: str, given: float | None, found: Sequence[float], default: flo
 
 def _latents(end: End) -> Tensor | None:
     """The latents of an end; None for a seed."""
-    return end.latents if isinstance(end, Inversion) else None if isinstance(end, int) else end
+    if isinstance(end, Inversion):
+        return end.latents
+    return end if isinstance(end, Tensor) and end.ndim else None
 
 
-def _latent(pipe, end: End, *size: int) -> Tensor:
-    latent = seeded_noise(pipe, end, *size) if isinstance(end, int) else _latents(end)
-    latent = latent[0] if latent.ndim == 4 and len(latent) == 1 else latent
+def _latent(pipe: Pipeline, name: str, end: End, *size: int) -> Tensor:
+    """The latent of an end, without a batch axis."""
+    latent = _latents(end)
+    latent = seeded_noise(pipe, end, *size) if latent is None else latent
+    check_latents(pipe, latent)
+    if latent.ndim == 4:
+        if len(latent) != 1:
+            raise ValueError(f"expected {name} as one latent, got {len(latent)}: take one, latents[0]")
+        latent = latent[0]
     return latent.to(device_of(pipe), pipe.unet.dtype)
 
 
@@ -172,7 +163,7 @@ def _between(a: Tensor, b: Tensor, ratios: np.ndarray) -> Tensor:
 
 
 def _frames(
-    pipe, latents: Tensor, embeds: Tensor, series: Tensor, guidance_scale: float, steps: int, batch_size: int
+    pipe: Pipeline, latents: Tensor, embeds: Tensor, series: Tensor, guidance_scale: float, steps: int, batch_size: int
 ) -> Iterator[Image.Image]:
     """Embeddings and series are one for all frames, or one for each."""
     done = 0

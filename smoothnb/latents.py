@@ -1,6 +1,7 @@
 """Latents: the autoencoder (Eq. 1), noise from seeds, and interpolation (Eq. 3)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import SupportsIndex
 
 import numpy as np
 import torch
@@ -8,9 +9,9 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from smoothnb._utils import arguments, checks
-from smoothnb._utils.arguments import checked
+from smoothnb._utils.checks import at_least, check_finite, check_seeds
 from smoothnb._utils.memory import oom_hint
+from smoothnb._utils.pipeline import Pipeline, check_latents, check_pipeline
 from smoothnb.images import ImageLike, to_pil, to_pixels
 from smoothnb.models.parts import device_of
 
@@ -19,11 +20,10 @@ PARALLEL = 1e-7
 OPPOSITE = 1e-4
 """Distance of an angle from π, in radians, below which rounding errors would determine the great circle."""
 
+Seeds = SupportsIndex | Iterable[SupportsIndex]
+"""One seed, or several; integers of numpy and torch are welcome."""
 
-TENSOR = checks.of(Tensor, "a tensor")
 
-
-@checked(a=TENSOR, b=TENSOR)
 def slerp(
     a: Float[Tensor, "..."], b: Float[Tensor, "..."], eta: float | Sequence[float] | np.ndarray | Tensor
 ) -> Float[Tensor, "..."]:
@@ -49,7 +49,7 @@ def slerp(
             [0, 1], or a and b are antiparallel, so that infinitely many great circles join them.
     """
     _check_pair(a, b)
-    ratios = _table("eta", eta)
+    ratios = _table(eta)
     if ratios.ndim > 1 or ratios.numel() == 0 or not ((ratios >= 0) & (ratios <= 1)).all():
         raise ValueError(f"expected eta as a number in [0, 1] or a sequence of such numbers, got {eta}")
 
@@ -74,7 +74,6 @@ def slerp(
     return (weight_a * a.to(working) + weight_b * b.to(working)).to(a.dtype)
 
 
-@checked(noises=checks.finite, weights=None)
 def mix(
     noises: Float[Tensor, "corner ..."], weights: Sequence[float] | Sequence[Sequence[float]] | np.ndarray | Tensor
 ) -> Float[Tensor, "..."]:
@@ -95,9 +94,8 @@ def mix(
     Raises:
         ValueError: If weights and noises differ in number, or a weight is negative or not finite, or all are 0.
     """
-    if not noises.ndim or not len(noises):
-        raise ValueError(f"expected noises, stacked along the first axis, got shape {tuple(noises.shape)}")
-    w = _table("weights", weights)
+    check_finite(noises=noises)
+    w = _table(weights)
     if w.ndim not in (1, 2) or w.shape[-1] != len(noises) or 0 in w.shape:
         raise ValueError(f"expected {len(noises)} weights, one for each noise, or rows of them, got {tuple(w.shape)}")
     if not torch.isfinite(w).all() or (w < 0).any() or (w.sum(-1) == 0).any():
@@ -107,32 +105,23 @@ def mix(
     return torch.tensordot(w, noises.to(working), dims=1).to(noises.dtype)
 
 
-def _table(name: str, given: object) -> Float[Tensor, "..."]:
-    """Converts numbers, or rows of numbers, to float64."""
-    try:
-        if isinstance(given, Sequence) and not isinstance(given, str):
-            given = np.asarray([np.asarray(row) for row in given])
-        given = given if isinstance(given, Tensor) else torch.from_numpy(np.asarray(given))
-        if given.dtype != torch.bool and not given.is_complex():
-            return given.to("cpu", torch.float64)
-    # Raised by numpy and torch for anything else, and for meta tensors.
-    except (TypeError, ValueError, NotImplementedError, RuntimeError):
-        pass
-    raise ValueError(f"expected {name} as numbers, got {checks.shown(given)}")
+def _table(given: object) -> Float[Tensor, "..."]:
+    """Converts numbers, or rows of numbers, to float64 on the CPU."""
+    if isinstance(given, Sequence):
+        # Rows may be arrays or tensors.
+        given = np.asarray([np.asarray(row) for row in given])
+    given = given if isinstance(given, Tensor) else torch.from_numpy(np.asarray(given))
+    return given.to("cpu", torch.float64)
 
 
 def _check_pair(a: Tensor, b: Tensor) -> None:
     for name, x in (("a", a), ("b", b)):
-        if not x.is_floating_point():
-            raise ValueError(f"expected {name} in floating point, got {x.dtype}")
         if not 1 <= x.ndim <= 4 or x.numel() == 0:
             raise ValueError(f"expected {name} with one to four dimensions, none empty, got shape {tuple(x.shape)}")
     for what in ("shape", "dtype", "device"):
         if getattr(a, what) != getattr(b, what):
             raise ValueError(f"a and b must have the same {what}, got {getattr(a, what)} and {getattr(b, what)}")
-    for name, x in (("a", a), ("b", b)):
-        if not torch.isfinite(checks.floating(name, x)).all():
-            raise ValueError(f"{name} holds numbers that are not finite")
+    check_finite(a=a, b=b)
 
 
 def _unit(x: Tensor, sample_dims: int) -> Float[Tensor, "*samples values"]:
@@ -144,7 +133,7 @@ def _unit(x: Tensor, sample_dims: int) -> Float[Tensor, "*samples values"]:
     return x / norm
 
 
-def picture_size(pipe, height: int | None = None, width: int | None = None) -> tuple[int, int]:
+def picture_size(pipe: Pipeline, height: int | None = None, width: int | None = None) -> tuple[int, int]:
     """Height and width in pixels: as given, or those that the pipeline was trained for.
 
     Raises:
@@ -163,9 +152,8 @@ def _normal(shape: tuple[int, ...], seed: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)
 
 
-@checked()
 def seeded_noise(
-    pipe, seed: int | Sequence[int], height: int | None = None, width: int | None = None
+    pipe: Pipeline, seed: Seeds, height: int | None = None, width: int | None = None
 ) -> Float[Tensor, "..."]:
     """Normal noise in a pipeline's latent shape; a seed gives the same noise on every device and in every precision.
 
@@ -185,19 +173,20 @@ def seeded_noise(
     Raises:
         ValueError: If there is no seed, or a size is not a positive multiple of the autoencoder's factor.
     """
+    check_pipeline(pipe)
+    single = np.ndim(seed) == 0
+    seeds = check_seeds([seed] if single else seed)
     sizes = picture_size(pipe, height, width)
     shape = (pipe.unet.config.in_channels, *(size // pipe.vae_scale_factor for size in sizes))
-    seeds = [seed] if isinstance(seed, int) else list(seed)
     noise = torch.stack([_normal(shape, s) for s in seeds])
     noise = noise.to(device_of(pipe), pipe.unet.dtype)
-    return noise[0] if isinstance(seed, int) else noise
+    return noise[0] if single else noise
 
 
-@checked()
 @oom_hint("encoding pictures", "give fewer pictures at a time")
 @torch.no_grad()
 def encode(
-    pipe, images: ImageLike | Sequence[ImageLike], height: int | None = None, width: int | None = None
+    pipe: Pipeline, images: ImageLike | Sequence[ImageLike], height: int | None = None, width: int | None = None
 ) -> Float[Tensor, "batch channel latent_height latent_width"]:
     """Encodes pictures to latents, Eq. 1 of the supplement: z_0 = E(x_0).
 
@@ -216,12 +205,13 @@ def encode(
     Raises:
         ValueError: If there is no picture, one cannot be read, or a size is not a multiple of the autoencoder's factor.
     """
+    check_pipeline(pipe)
     return encode_pixels(pipe, to_pixels(images, *picture_size(pipe, height, width))).to(pipe.vae.dtype)
 
 
 @torch.no_grad()
 def encode_pixels(
-    pipe, pixels: Float[Tensor, "batch 3 height width"]
+    pipe: Pipeline, pixels: Float[Tensor, "batch 3 height width"]
 ) -> Float[Tensor, "batch channel latent_height latent_width"]:
     """`encode` for pixels in [0, 1] that already have the right size; float32."""
     encoded = pipe.vae.encode(pixels.to(device_of(pipe), pipe.vae.dtype) * 2 - 1)
@@ -230,8 +220,9 @@ def encode_pixels(
     return mean.float() * pipe.vae.config.scaling_factor
 
 
-@checked(latents=arguments.shaped_latents)
-def decode(pipe, latents: Float[Tensor, "*batch channel height width"], batch_size: int = 4) -> list[Image.Image]:
+def decode(
+    pipe: Pipeline, latents: Float[Tensor, "*batch channel height width"], batch_size: int = 4
+) -> list[Image.Image]:
     """Decodes latents to pictures, Eq. 1 of the supplement: x_0 = D(z_0).
 
     Args:
@@ -246,13 +237,16 @@ def decode(pipe, latents: Float[Tensor, "*batch channel height width"], batch_si
     Raises:
         FloatingPointError: If the decoder overflows, as some do in float16.
     """
+    check_pipeline(pipe)
+    check_latents(pipe, latents, finite=False)
+    at_least(1, batch_size=batch_size)
     return to_pil(decode_pixels(pipe, latents, batch_size))
 
 
 @oom_hint("decoding pictures", "give a smaller batch_size")
 @torch.no_grad()
 def decode_pixels(
-    pipe, latents: Float[Tensor, "*batch channel height width"], batch_size: int = 4
+    pipe: Pipeline, latents: Float[Tensor, "*batch channel height width"], batch_size: int = 4
 ) -> Float[Tensor, "picture 3 picture_height picture_width"]:
     """Like `decode`, but returns pixels in [0, 1], float32, on the CPU."""
     latents = latents[None] if latents.ndim == 3 else latents

@@ -8,12 +8,12 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from smoothnb._utils import checks
-from smoothnb._utils.arguments import checked
+from smoothnb._utils.checks import at_least
 from smoothnb._utils.console import progress_bar, warn
 from smoothnb._utils.memory import oom_hint
+from smoothnb._utils.pipeline import Pipeline, check_embeddings, check_latents, check_pipeline
 from smoothnb.images import to_pil
-from smoothnb.latents import decode, decode_pixels, seeded_noise
+from smoothnb.latents import Seeds, decode, decode_pixels, seeded_noise
 from smoothnb.models.load import ddim
 from smoothnb.models.parts import device_of, recommended_guidance
 
@@ -44,7 +44,7 @@ class TruncatedPromptWarning(UserWarning):
 
 
 @torch.no_grad()
-def embed(pipe, prompts: str | Sequence[str]) -> Float[Tensor, "text token embedding"]:
+def embed(pipe: Pipeline, prompts: str | Sequence[str]) -> Float[Tensor, "text token embedding"]:
     """Embeddings ξ of prompts. Prompts that are too long are truncated with a `TruncatedPromptWarning`."""
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     most = pipe.tokenizer.model_max_length
@@ -60,12 +60,11 @@ def embed(pipe, prompts: str | Sequence[str]) -> Float[Tensor, "text token embed
     return pipe.encode_prompt(prompts, device_of(pipe), 1, False)[0]
 
 
-@checked()
 def sample(
-    pipe,
+    pipe: Pipeline,
     prompt: Texts,
     latents: Float[Tensor, "*batch channel height width"] | None = None,
-    seed: int | Sequence[int] = 0,
+    seed: Seeds = 0,
     num_inference_steps: int = 50,
     guidance_scale: float | None = None,
     negative_prompt: str | Float[Tensor, "*step_and_sample token embedding"] = "",
@@ -93,12 +92,10 @@ def sample(
     Raises:
         ValueError: If prompts and latents differ in number, or a number is out of range.
     """
-    latents = seeded_noise(pipe, seed) if latents is None else latents
-    latents = latents[None] if latents.ndim == 3 else latents
-    prompts = [prompt] if isinstance(prompt, str) else prompt
-    count = max(len(prompts), len(latents))
-    if len(prompts) not in (1, count) or len(latents) not in (1, count) or not len(prompts):
-        raise ValueError(f"{len(prompts)} prompts and {len(latents)} latents do not pair up: one, or as many of each")
+    check_pipeline(pipe, num_inference_steps)
+    check_embeddings(pipe, negative_prompt=negative_prompt)
+    prompts, latents, count = _paired(pipe, prompt, latents, seed)
+    guidance_scale = recommended_guidance(pipe, guidance_scale)
     series = negative_prompt if isinstance(negative_prompt, Tensor) else embed(pipe, negative_prompt)
     series = series[:, None] if series.ndim == 3 else series.reshape(-1, *series.shape[-3:])
     if len(series) not in (1, num_inference_steps):
@@ -115,17 +112,30 @@ def sample(
             f"the series is of shape {tuple(series.shape)}, step × sample × token × width: expected 1 or {count} "
             f"samples and {embeds.shape[1]} tokens, as the prompts have"
         )
-    return _steps(pipe, latents, embeds.expand(count, -1, -1), series, recommended_guidance(pipe, guidance_scale))
+    return _steps(pipe, latents, embeds.expand(count, -1, -1), series, guidance_scale)
 
 
-def _steps(pipe, latents: Tensor, embeds: Tensor, series: Tensor, guidance_scale: float) -> Iterator[Step]:
+def _paired(pipe: Pipeline, prompt: Texts, latents: Tensor | None, seed: Seeds) -> tuple[Texts, Tensor, int]:
+    """Prompts (or embeddings) and latents, and how many samples they make: there is one of each kind, or that many."""
+    check_embeddings(pipe, prompt=prompt)
+    latents = seeded_noise(pipe, seed) if latents is None else latents
+    check_latents(pipe, latents)
+    latents = latents[None] if latents.ndim == 3 else latents
+    prompts = [prompt] if isinstance(prompt, str) else prompt if isinstance(prompt, Tensor) else list(prompt)
+    count = max(len(prompts), len(latents))
+    if len(prompts) not in (1, count) or len(latents) not in (1, count) or not len(prompts):
+        raise ValueError(f"{len(prompts)} prompts and {len(latents)} latents do not pair up: one, or as many of each")
+    return prompts, latents, count
+
+
+def _steps(pipe: Pipeline, latents: Tensor, embeds: Tensor, series: Tensor, guidance_scale: float) -> Iterator[Step]:
     def noise(index: int, t: Tensor, x: Tensor) -> Tensor:
         return guided_noise(pipe, x, t, embeds, series[index], guidance_scale)
 
     return denoise(pipe, latents, noise, len(series))
 
 
-def guided_noise(pipe, x: Tensor, t: Tensor, embeds: Tensor, null: Tensor, guidance_scale: float) -> Tensor:
+def guided_noise(pipe: Pipeline, x: Tensor, t: Tensor, embeds: Tensor, null: Tensor, guidance_scale: float) -> Tensor:
     """ε̂ of classifier-free guidance, see `sample`, for latents x and one embedding for each."""
     if guidance_scale == 1:
         return pipe.unet(x, t, encoder_hidden_states=embeds).sample
@@ -135,7 +145,7 @@ def guided_noise(pipe, x: Tensor, t: Tensor, embeds: Tensor, null: Tensor, guida
 
 
 def denoise(
-    pipe,
+    pipe: Pipeline,
     latents: Tensor,
     noise: Callable[[int, Tensor, Tensor], Tensor],
     num_inference_steps: int,
@@ -164,7 +174,7 @@ def denoise(
         yield Step(index, int(t), latents, step.pred_original_sample)
 
 
-def scheduler_for(pipe, num_inference_steps: int, **settings: object):
+def scheduler_for(pipe: Pipeline, num_inference_steps: int, **settings: object):
     """The DDIM scheduler of the pipeline's model, set to this number of steps; see `ddim`."""
     # All timesteps of the training start at 0.
     offset = {"steps_offset": 0} if num_inference_steps == len(pipe.scheduler.alphas_cumprod) else {}
@@ -173,8 +183,7 @@ def scheduler_for(pipe, num_inference_steps: int, **settings: object):
     return scheduler
 
 
-@checked()
-def finish(pipe, steps: Iterable[Step], progress: bool = True) -> list[Image.Image]:
+def finish(pipe: Pipeline, steps: Iterable[Step], progress: bool = True) -> list[Image.Image]:
     """Runs sampling to its end and decodes the result.
 
     Args:
@@ -190,19 +199,18 @@ def finish(pipe, steps: Iterable[Step], progress: bool = True) -> list[Image.Ima
     """
     last = None
     with progress_bar(None, "sampling", progress) as bar:
-        for step in checks.iterable("steps", steps):
-            last = checks.of(Step, "a Step, such as sample gives")("each of the steps", step)
+        for step in steps:
+            last = step
             bar.update()
     if last is None:
         raise ValueError("expected at least one step, got none: this iterator may have been consumed before")
     return decode(pipe, last.latents)
 
 
-@checked()
 def generate(
-    pipe,
+    pipe: Pipeline,
     prompt: Texts,
-    seeds: int | Sequence[int] = 0,
+    seeds: Seeds = 0,
     latents: Float[Tensor, "*batch channel height width"] | None = None,
     num_inference_steps: int = 50,
     guidance_scale: float | None = None,
@@ -237,9 +245,9 @@ def generate(
 
 @oom_hint("drawing pictures", "give a smaller batch_size")
 def generate_pixels(
-    pipe,
+    pipe: Pipeline,
     prompt: Texts,
-    seeds: int | Sequence[int] = 0,
+    seeds: Seeds = 0,
     latents: Float[Tensor, "*batch channel height width"] | None = None,
     num_inference_steps: int = 50,
     guidance_scale: float | None = None,
@@ -248,10 +256,9 @@ def generate_pixels(
     progress: bool = True,
 ) -> Float[Tensor, "picture 3 picture_height picture_width"]:
     """Like `generate`, but returns pixels in [0, 1], float32, on the CPU."""
-    latents = seeded_noise(pipe, seeds) if latents is None else latents
-    latents = latents[None] if latents.ndim == 3 else latents
-    prompts = [prompt] if isinstance(prompt, str) else prompt
-    count = max(len(prompts), len(latents))
+    check_pipeline(pipe, num_inference_steps)
+    at_least(1, batch_size=batch_size)
+    prompts, latents, count = _paired(pipe, prompt, latents, seeds)
     parts: list[Tensor] = []
     batches = [slice(start, start + batch_size) for start in range(0, count, batch_size)]
     with progress_bar(len(batches) * num_inference_steps, "sampling", progress) as bar:

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from smoothnb._utils import checks
+from smoothnb._utils.checks import check_floating, shown
 
 Samples = Float[Tensor, "batch *shape"]
 """A batch of latents or pixels, of any shape."""
@@ -53,7 +53,7 @@ class Schedule:
             raise ValueError(
                 f"expected a prediction type of {' or '.join(PREDICTION_TYPES)}, got {self.prediction_type!r}"
             )
-        if checks.floating("alpha_bar", self.alpha_bar).ndim != 1 or not len(self.alpha_bar):
+        if self.alpha_bar.ndim != 1 or not len(self.alpha_bar):
             raise ValueError(f"expected ᾱ of each timestep in a row, got shape {tuple(self.alpha_bar.shape)}")
         if not ((self.alpha_bar >= 0) & (self.alpha_bar < 1)).all():
             raise ValueError("expected ᾱ_t between 0 and 1")
@@ -156,10 +156,10 @@ def checked_timesteps(schedule: Schedule, timesteps: Timesteps, **samples: Sampl
     """Moves timesteps to the device of the samples.
 
     Raises:
-        ValueError, TypeError: Unless all batches have one shape and one device, and each sample a valid timestep.
+        ValueError: Unless all batches are in floating point, of one shape and on one device, and each sample has a
+            valid timestep.
     """
-    for name, batch in samples.items():
-        checks.floating(name, batch)
+    check_floating(**samples)
     shapes = {name: tuple(batch.shape) for name, batch in samples.items()}
     if len(set(shapes.values())) > 1 or min(len(shape) for shape in shapes.values()) < 2:
         raise ValueError(f"expected batches of one shape, at least batch × values, got {shapes}")
@@ -167,10 +167,8 @@ def checked_timesteps(schedule: Schedule, timesteps: Timesteps, **samples: Sampl
     if len(set(places.values())) > 1:
         raise ValueError(f"expected batches on one device, got {places}: move them with .to(device)")
     count = len(next(iter(samples.values())))
-    if not isinstance(timesteps, Tensor) or timesteps.is_floating_point() or timesteps.dtype == torch.bool:
-        raise TypeError(f"expected timesteps as a tensor of whole numbers, got {checks.shown(timesteps)}")
-    if timesteps.shape != (count,) or timesteps.is_meta:
-        raise ValueError(f"expected {count} timesteps, one for each sample, got {checks.shown(timesteps)}")
+    if timesteps.shape != (count,) or timesteps.is_floating_point():
+        raise ValueError(f"expected {count} timesteps as whole numbers, one for each sample, got {shown(timesteps)}")
     if count and not ((timesteps >= 0) & (timesteps < len(schedule))).all():
         raise ValueError(f"expected timesteps from 0 to {len(schedule) - 1}, got {timesteps.tolist()[:5]}")
     return timesteps.to(next(iter(places.values())))

@@ -191,6 +191,11 @@ CALLS: dict[str, tuple[dict[str, object], dict[str, tuple]]] = {
     "coarse_to_fine": ({"count": 5}, {"count": (1, 0, -1)}),
     "pad_weights": ({"rows": 3}, {"rows": (1, 0), "columns": (1, 0)}),
     "strip": ({"frames": Of(lambda w: w.frames)}, {"frames": ([], {}), "labels": (["a"],), "size": (0, -1)}),
+    "difference": (
+        {"a": Of(lambda w: w.picture), "b": Of(lambda w: w.frames[0])},
+        {"gain": (-1.0, NAN)},
+    ),
+    "unit_directions": ({"shape": (2, 3)}, {"shape": ((2,), (2, 0))}),
     "mark": (
         {"picture": Of(lambda w: w.picture)},
         {"handles": ([(NAN, 1)],), "mask": (Image.new("L", (3, 3)),), "width": (0,)},
@@ -213,8 +218,8 @@ SAME: dict[tuple[str, str], tuple] = {
         Of(lambda w: torch.from_numpy(w.pixels).permute(2, 0, 1)), Of(lambda w: [w.picture]),
         Of(lambda w: w.picture.convert("RGBA")), Of(lambda w: w.pixels[None]),
     ),
-    ("seeded_noise", "seed"): (np.int64(3),),
-    ("generate", "seeds"): ([3], range(3, 4), (3,)),
+    ("seeded_noise", "seed"): (np.int64(3), torch.tensor(3)),
+    ("generate", "seeds"): ([3], range(3, 4), (3,), np.array([3]), torch.tensor([3])),
     ("generate", "prompt"): (["a house"], ("a house",)),
     ("interpolate", "etas"): (3, (0, 0.5, 1), np.array([0, 0.5, 1]), torch.tensor([0, 0.5, 1])),
     ("ddim_invert", "images"): (Of(lambda w: w.file), Of(lambda w: iter([w.picture]))),
@@ -269,6 +274,8 @@ def test_what_is_out_of_range_is_refused_by_an_error_of_ours(world, name, argume
         # The system's own errors name the file.
         assert ours(caught.value) or getattr(caught.value, "filename", None), f"{argument}={value!r}: {caught.value!r}"
         assert len(str(caught.value)) > 15
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            assert argument in str(caught.value)
     assert pipeline_state(world.pipe) == before
 
 

@@ -1,6 +1,8 @@
 import ast
+import inspect
 import re
 from collections import Counter
+from dataclasses import fields, is_dataclass
 from importlib import import_module
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import yaml
 from tables import filled
 
 import smoothnb
+from smoothnb.cli import COMMANDS
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -85,6 +88,27 @@ def test_relative_links_lead_to_files(page):
     for link in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`\n]*`", "", text)):
         file = link.partition("#")[0]
         assert "://" in file or (page.parent / file).exists(), link
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=relative)
+def test_code_fits_the_signatures(page):
+    for block in re.findall(r"(?ms)^```python\n(.*?)^```", page.read_text("utf-8")):
+        for call in ast.walk(ast.parse(block)):
+            if isinstance(call, ast.Call) and (name := re.fullmatch(r"sn\.(\w+)", ast.unparse(call.func))):
+                given = {keyword.arg: keyword.value for keyword in call.keywords}
+                inspect.signature(getattr(smoothnb, name[1])).bind(*call.args, **given)
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=relative)
+def test_commands_have_the_options_that_are_given(page):
+    text = page.read_text("utf-8").replace("\\\n", " ")
+    for command, rest in re.findall(r"smoothnb (\w+)((?: [^\n`]*)?)", text):
+        if command in COMMANDS:
+            module, function = COMMANDS[command][0].split(":")
+            options = inspect.signature(getattr(import_module(module), function)).parameters
+            settings = next(iter(options.values())).annotation
+            known = [field.name for field in fields(settings)] if is_dataclass(settings) else options
+            assert {option.replace("-", "_") for option in re.findall(r"(?<= --)[\w-]+", rest)} <= {*known, "help"}
 
 
 def test_architecture_lists_every_module_once():

@@ -67,7 +67,7 @@ def test_coarse_to_fine_halves_gaps():
     for count in (2, 3, 10, 11):
         ratios = coarse_to_fine(count)
         np.testing.assert_allclose(sorted(ratios), np.linspace(0, 1, count))
-    with pytest.raises(ValueError, match="at least two ratios, got 1"):
+    with pytest.raises(ValueError, match="count of at least 2, got 1"):
         coarse_to_fine(1)
 
 

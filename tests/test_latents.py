@@ -144,8 +144,8 @@ ONES = torch.ones(2, 3)
         (ONES, torch.ones(3, 2), 0.5, "same shape"),
         (ONES, ONES.double(), 0.5, "same dtype"),
         (ONES, ONES.to("meta"), 0.5, "same device"),
-        (ONES, ONES * math.nan, 0.5, "b holds numbers that are not finite"),
-        (ONES * math.inf, ONES, [0.5], "a holds numbers that are not finite"),
+        (ONES, ONES * math.nan, 0.5, "finite b"),
+        (ONES * math.inf, ONES, [0.5], "finite a"),
         (ONES, ONES * 0, 0.5, "zero vector"),
         (torch.tensor(1.0), torch.tensor(1.0), 0.5, "one to four dimensions"),
         (torch.ones(2, 0), torch.ones(2, 0), 0.5, "one to four dimensions"),
@@ -166,7 +166,7 @@ def test_integers_raise_without_the_type_checker_too():
     jaxtyping.config.update("jaxtyping_disable", True)
     try:
         with pytest.raises(ValueError, match=r"floating point, got torch\.int64"):
-            slerp(torch.ones(3).long(), torch.ones(3), 0.5)
+            slerp(torch.ones(3).long(), torch.ones(3).long(), 0.5)
     finally:
         jaxtyping.config.update("jaxtyping_disable", False)
 

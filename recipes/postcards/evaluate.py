@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -93,29 +94,51 @@ def main(
     print(table)
 
 
+def best_scale(measured: Mapping[float, tuple[float, float]]) -> float:
+    """The guidance scale with the lowest FID of those whose adherence is within one point of the highest.
+
+    The condition keeps out scales that draw good pictures of something else.
+
+    Args:
+        measured: FID and adherence by scale.
+    """
+    most = max(adherence for _, adherence in measured.values())
+    return min((fid, scale) for scale, (fid, adherence) in measured.items() if adherence >= most - 0.01)[1]
+
+
 def guidance(
-    model: str = "postcard", count: int = 128, steps: int = 25, output: Path = Path("runs/evaluation/guidance.md")
+    model: str = "postcard",
+    count: int = 128,
+    steps: int = 25,
+    output: Path = Path("runs/evaluation/guidance.md"),
+    recommend: Path | None = None,
 ) -> None:
-    """Measures FID and adherence at several guidance scales, and prints a table.
+    """Measures FID and adherence at several guidance scales, prints a table, and chooses the best scale.
 
     Args:
         model: Name or folder of the pipeline.
         count: Number of held-out prompts.
         steps: Number of sampling steps.
         output: File for the table.
+        recommend: File for the recommended scale, such as data/postcard/recommended.json.
     """
     pipe, judge, prompts = load_pipeline(model), ReaderJudge(8 * count), held_out_prompts(count)
     renders = held_out_renders(count, "plain")
     rows = ["| w | FID | adherence | one thing | sharpness |", "|---|---|---|---|---|"]
     rows.append(f"| renders | {judge.fid(renders):.0f} | | | 1.00 |")
+    measured = {}
     for scale in SCALES:
         pictures = generate_pixels(pipe, prompts, range(count), None, steps, scale, batch_size=32)
         said, sharp = judge.adherence(pictures, prompts), gradient_energy(pictures) / gradient_energy(renders)
+        measured[scale] = judge.fid(pictures), said["all"]
         rows.append(
-            f"| {scale:g} | {judge.fid(pictures):.0f} | {said['all']:.1%} | {said['one thing']:.1%} | {sharp:.2f} |"
+            f"| {scale:g} | {measured[scale][0]:.0f} | {said['all']:.1%} | {said['one thing']:.1%} | {sharp:.2f} |"
         )
         print(rows[-1], flush=True)
-    write_text(output, "\n".join(rows) + f"\n\n{count} held-out prompts, {steps} steps.\n")
+    best = best_scale(measured)
+    write_text(output, "\n".join(rows) + f"\n\n{count} held-out prompts, {steps} steps. Recommended: {best:g}.\n")
+    if recommend is not None:
+        write_text(recommend, json.dumps({"guidance_scale": best}) + "\n")
 
 
 def write_difference(tuned: Path, output: Path, base: str = "postcard") -> None:

@@ -8,8 +8,6 @@ from pathlib import Path
 
 from torch import Tensor
 
-from smoothnb._utils import checks
-
 IMAGE_SUFFIXES = {
     ".apng", ".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tga", ".tif",
     ".tiff", ".webp",
@@ -24,10 +22,9 @@ def expanded(value: str | os.PathLike) -> Path:
 
     Raises:
         FileNotFoundError: If it begins with the name of a user who does not exist.
-        TypeError, ValueError: If it is no path.
     """
     try:
-        return Path(checks.path("the path", value)).expanduser()
+        return Path(value).expanduser()
     except RuntimeError as error:
         raise FileNotFoundError(f"expected a path that exists, got {value}: {error}") from None
 

@@ -1,5 +1,6 @@
 """Drag editing: moves points of a picture to target positions."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -10,10 +11,9 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from smoothnb._utils import checks
-from smoothnb._utils.arguments import checked
 from smoothnb._utils.console import progress_bar, warn
 from smoothnb._utils.memory import oom_hint
+from smoothnb._utils.pipeline import Pipeline, check_latents, check_pipeline
 from smoothnb._utils.temporarily import frozen
 from smoothnb.dragging.features import FeatureExtractor
 from smoothnb.dragging.moving import DragState, DragTask, optimize
@@ -54,17 +54,10 @@ class Dragged:
     frame_steps: list[int] = field(repr=False)
 
 
-@checked(
-    prompt=checks.text,
-    options=checks.of(DragOptions, "DragOptions"),
-    guidance_scale=checks.number(),
-    handles=checks.several,
-    targets=checks.several,
-)
 @oom_hint("dragging", "give options with lora_steps=0, fewer frames, or a single block")
 @uncompiled
 def drag(
-    pipe,
+    pipe: Pipeline,
     image: ImageLike | None,
     prompt: str,
     handles: PointList,
@@ -116,9 +109,10 @@ def drag(
         ValueError: If points, mask or options are invalid.
         FloatingPointError: If a gradient or a latent is not finite.
     """
+    check_pipeline(pipe)
     if (image is None) == (latents is None):
         raise ValueError("expected either a picture, or image=None and the latents of a generated one")
-    if not guidance_scale >= 1 or (image is not None and guidance_scale != 1):
+    if not 1 <= guidance_scale < math.inf or (image is not None and guidance_scale != 1):
         raise ValueError(
             "expected guidance_scale of at least 1 for a generated picture, and 1 for others, which are inverted and "
             f"drawn without guidance; got {guidance_scale}"
@@ -126,6 +120,7 @@ def drag(
     if frames < 0 or frames == 1:
         raise ValueError(f"expected frames of 0 or at least 2, got {frames}")
     if latents is not None:
+        check_latents(pipe, latents)
         latents = latents[None] if latents.ndim == 3 else latents
         if len(latents) != 1:
             raise ValueError(f"expected the latents of one picture, got those of {len(latents)}")

@@ -6,11 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from smoothnb._utils import checks
-from smoothnb._utils.arguments import checked
+from smoothnb._utils.checks import check_points
 from smoothnb._utils.memory import oom_hint
+from smoothnb._utils.pipeline import Pipeline
 from smoothnb.dragging.features import FeatureExtractor
-from smoothnb.inversion.inversion import INVERSION, Inversion
+from smoothnb.inversion.inversion import Inversion
 from smoothnb.models.parts import device_of, uncompiled
 from smoothnb.sampling import embed, scheduler_for
 
@@ -18,12 +18,11 @@ GRID = 64
 """Number of rows and columns of the similarity map."""
 
 
-@checked(inversion=INVERSION, other=INVERSION, point=checks.pair, strength=checks.number(), blocks=checks.several)
 @oom_hint("comparing features", "give blocks further down, such as (-2,)")
 @torch.no_grad()
 @uncompiled
 def point_map(
-    pipe,
+    pipe: Pipeline,
     inversion: Inversion,
     point: Sequence[float],
     other: Inversion | None = None,
@@ -60,12 +59,10 @@ def point_map(
             f"{other.settings.num_inference_steps} steps, and {strength}"
         )
     count = len(pipe.unet.up_blocks)
-    blocks = [checks.within(-count, count - 1)("blocks", block) for block in blocks]
-    if not blocks:
-        raise ValueError("expected blocks with at least one up block, got none")
+    if not blocks or not all(-count <= block < count for block in blocks):
+        raise ValueError(f"expected at least one of the up blocks {-count} to {count - 1}, got {tuple(blocks)}")
     height, width = (side * pipe.vae_scale_factor for side in inversion.trajectory.shape[-2:])
-    if not (len(point) == 2 and 0 <= point[0] <= width and 0 <= point[1] <= height):
-        raise ValueError(f"expected a point (x, y) within 0 to {width} and 0 to {height}, got {tuple(point)}")
+    ((x, y),) = check_points("point", [point], (width, height))
     state = max(1, round(strength * steps))
     t = scheduler_for(pipe, steps).timesteps[steps - state]
     before, after = (
@@ -76,5 +73,5 @@ def point_map(
     middles = torch.arange(0.5, GRID, device=device_of(pipe), dtype=torch.float32) / GRID
     rows, columns = (middles * side for side in (height, width))
     places = torch.cartesian_prod(rows, columns).flip(-1)[None]
-    own = first.at(torch.tensor([[list(point)]], dtype=torch.float32, device=device_of(pipe)))
+    own = first.at(torch.tensor([[[x, y]]], dtype=torch.float32, device=device_of(pipe)))
     return torch.cosine_similarity(second.at(places), own, dim=-1).reshape(GRID, GRID).cpu()

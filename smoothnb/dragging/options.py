@@ -1,8 +1,10 @@
 """Settings of a drag: our defaults, and those of DragDiffusion as published."""
 
-from dataclasses import dataclass, fields, replace
+import math
+from dataclasses import dataclass, replace
 
-from smoothnb._utils import arguments, checks
+from smoothnb._utils.checks import at_least, check_seeds, within
+from smoothnb._utils.pipeline import Pipeline, check_pipeline
 from smoothnb.dragging.reference import self_attention_layers
 
 DEFAULT_LENGTHS = {"radius": 1 / 8, "tracking_radius": 1 / 16, "spacing": 1 / 64, "stride": 1 / 8, "arrival": 1 / 16}
@@ -76,47 +78,35 @@ class DragOptions:
             if not good:
                 raise ValueError(f"expected {name} {what}, got {getattr(self, name)!r}")
 
-        for setting in fields(self):
-            value, name = getattr(self, setting.name), setting.name
-            if setting.type is int:
-                checks.whole()(name, value)
-            elif setting.type is bool:
-                checks.flag(name, value)
-            elif setting.type is float or (value is not None and setting.type == float | None):
-                checks.number()(name, value)
-        for block in checks.several("blocks", self.blocks):
-            checks.whole()("blocks", block)
-        if self.reference_layer is not None:
-            checks.whole(0)("reference_layer", self.reference_layer)
-        checks.seed("seed", self.seed)
-        expect(self.num_inference_steps >= 1, "num_inference_steps", "of at least 1")
+        at_least(1, num_inference_steps=self.num_inference_steps)
+        at_least(0, max_steps=self.max_steps, lora_steps=self.lora_steps, mask_weight=self.mask_weight)
+        at_least(0, reference_layer=self.reference_layer)
+        within(0, 1, follow=self.follow)
+        check_seeds([self.seed])
         expect(
             0 < self.strength <= 1 and self.steps_from_noise > 0,
             "strength",
             "in (0, 1], worth at least one of the sampler's steps",
         )
         expect(bool(self.blocks), "blocks", "with at least one up block")
-        expect(0 <= self.follow <= 1, "follow", "in [0, 1]")
         expect(self.wanted in ("start", "now"), "wanted", '"start" or "now"')
         expect(self.keep in ("exact", "penalty"), "keep", '"exact" or "penalty"')
-        for name in ("max_steps", "lora_steps", "mask_weight"):
-            expect(getattr(self, name) >= 0, name, "of at least 0")
         for name in ("learning_rate", "softness", "lora_learning_rate", "lora_rank"):
-            expect(0 < getattr(self, name) < float("inf"), name, "above 0")
+            expect(0 < getattr(self, name) < math.inf, name, "above 0")
 
     @property
     def steps_from_noise(self) -> int:
         """Number of sampling steps from the optimized latent to the picture."""
         return round(self.strength * self.num_inference_steps)
 
-    def resolved(self, pipe, size: tuple[int, int]) -> "DragOptions":
+    def resolved(self, pipe: Pipeline, size: tuple[int, int]) -> "DragOptions":
         """Fills in every length for a picture of this height and width, and checks the options against the model.
 
         Raises:
             ValueError: If a length is not above 0 or exceeds half the shorter side, or the UNet has no such block or
                 layer.
         """
-        arguments.steps("num_inference_steps", self.num_inference_steps, pipe)
+        check_pipeline(pipe, self.num_inference_steps)
         blocks, layers = len(pipe.unet.up_blocks), len(self_attention_layers(pipe.unet))
         if not all(-blocks <= block < blocks for block in self.blocks):
             raise ValueError(f"expected blocks from {-blocks} to {blocks - 1}, as the UNet has them, got {self.blocks}")

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from smoothnb._utils.console import progress_bar
+from smoothnb._utils.pipeline import Pipeline
 from smoothnb.dragging.options import DragOptions
 from smoothnb.models.lora import stacked_lora
 from smoothnb.schedule import Schedule
@@ -18,7 +19,9 @@ BATCH = 4
 
 
 @contextmanager
-def picture_lora(pipe, x0: Tensor, embeds: Tensor, options: DragOptions, progress: bool = True) -> Iterator[None]:
+def picture_lora(
+    pipe: Pipeline, x0: Tensor, embeds: Tensor, options: DragOptions, progress: bool = True
+) -> Iterator[None]:
     """Temporarily adds a LoRA that is trained on one picture, on top of the smooth LoRA if there is one.
 
     The loss is Eq. 2 of the supplement, unweighted, as in DragDiffusion.
@@ -40,7 +43,9 @@ def picture_lora(pipe, x0: Tensor, embeds: Tensor, options: DragOptions, progres
             yield
 
 
-def _train(pipe, weights: list[nn.Parameter], x0: Tensor, embeds: Tensor, options: DragOptions, progress: bool) -> None:
+def _train(
+    pipe: Pipeline, weights: list[nn.Parameter], x0: Tensor, embeds: Tensor, options: DragOptions, progress: bool
+) -> None:
     unet, schedule, dtype = pipe.unet, Schedule.of(pipe.scheduler), pipe.unet.dtype
     generator = torch.Generator().manual_seed(options.seed)
     optimizer = torch.optim.Adam(weights, lr=options.lora_learning_rate)

@@ -1,7 +1,7 @@
 """Points and mask of a drag: checked, and transformed to the size that the model draws."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,8 @@ from jaxtyping import Bool, Float
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from smoothnb._utils.checks import as_number, shown
+from smoothnb._utils.checks import check_points
+from smoothnb._utils.pipeline import Pipeline
 from smoothnb.dragging.moving import DragTask
 from smoothnb.dragging.options import DragOptions
 from smoothnb.images import ImageLike, to_mask
@@ -61,7 +62,8 @@ class Request:
                 f"expected as many targets as handles, and at least one of each; got {len(handles)} handles and "
                 f"{len(targets)} targets"
             )
-        before = [_points(points, name, given) for points, name in ((handles, "handle"), (targets, "target"))]
+        pairs = (("handle", handles), ("target", targets))
+        before = [check_points(name, points, given[::-1]) for name, points in pairs]
         for handle, target in zip(*before, strict=True):
             if math.dist(handle, target) < 1:
                 raise ValueError(f"the handle ({_xy(handle)}) lies on its target: drag it by at least one pixel")
@@ -88,7 +90,7 @@ class Request:
                     )
         return cls(*after, found, size)
 
-    def task(self, pipe, options: DragOptions) -> DragTask:
+    def task(self, pipe: Pipeline, options: DragOptions) -> DragTask:
         """The task in tensors on the pipeline's device."""
         points = (x[None].to(device_of(pipe)) for x in (self.handles, self.targets))
         cells = self.cells(*(side // pipe.vae_scale_factor for side in self.size))
@@ -99,21 +101,6 @@ class Request:
         if self.mask is None:
             return torch.ones(1, 1, height, width, dtype=torch.float32)
         return (F.interpolate(self.mask[None, None].float(), (height, width), mode="area") >= 0.25).float()
-
-
-def _points(points: PointList, name: str, size: tuple[int, int]) -> list[tuple[float, float]]:
-    found = []
-    for point in points:
-        pair = tuple(map(as_number, point)) if isinstance(point, Iterable) and getattr(point, "ndim", 1) else ()
-        if len(pair) != 2 or None in pair:
-            raise ValueError(f"expected every {name} as (x, y) in pixels, got {shown(point)}")
-        if not (0 <= pair[0] <= size[1] and 0 <= pair[1] <= size[0]):
-            raise ValueError(
-                f"the {name} ({_xy(pair)}) lies outside the picture: expected x from 0 to {size[1]}, y from 0 to "
-                f"{size[0]}"
-            )
-        found.append(pair)
-    return found
 
 
 def _xy(point: Sequence[float]) -> str:

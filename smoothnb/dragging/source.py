@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from smoothnb._utils.console import progress_bar, warn
+from smoothnb._utils.pipeline import Pipeline
 from smoothnb.dragging.features import FeatureExtractor, Points
 from smoothnb.dragging.moving import DragTask, supervise
 from smoothnb.dragging.options import DragOptions
@@ -30,7 +31,7 @@ class Source:
         states: x_0 … x_t in float32, where t is the timestep of the optimization.
     """
 
-    pipe: object
+    pipe: Pipeline
     options: DragOptions
     texts: Tensor
     empty: Tensor
@@ -103,14 +104,14 @@ class Source:
         return x
 
 
-def inverted_states(pipe, clean: Tensor, texts: Tensor, options: DragOptions, progress: bool) -> list[Tensor]:
+def inverted_states(pipe: Pipeline, clean: Tensor, texts: Tensor, options: DragOptions, progress: bool) -> list[Tensor]:
     """x_0 … x_t of a picture, by DDIM inversion."""
     states = ddim_inverse_steps(pipe, clean, texts, options.num_inference_steps)
     return [clean, *_collect(states, options.steps_from_noise, progress)]
 
 
 def sampled_states(
-    pipe, noise: Tensor, texts: Tensor, guidance_scale: float, options: DragOptions, progress: bool
+    pipe: Pipeline, noise: Tensor, texts: Tensor, guidance_scale: float, options: DragOptions, progress: bool
 ) -> list[Tensor]:
     """x_0 … x_t of a generated picture, by sampling it again from its noise."""
     steps = options.num_inference_steps

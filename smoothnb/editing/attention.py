@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from smoothnb._utils.pipeline import Pipeline
 from smoothnb._utils.temporarily import attending
 from smoothnb.editing.alignment import Words, align
 from smoothnb.models.parts import device_of
@@ -46,7 +47,7 @@ class Control:
     @classmethod
     def of(
         cls,
-        pipe,
+        pipe: Pipeline,
         sources: Sequence[str],
         targets: Sequence[str],
         size: tuple[int, int],

@@ -1,6 +1,5 @@
 """Text editing: prompt switching (the paper's method), attention control, and SDEdit."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -8,14 +7,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from smoothnb._utils import checks
-from smoothnb._utils.arguments import checked
+from smoothnb._utils.checks import at_least, within
 from smoothnb._utils.memory import oom_hint
+from smoothnb._utils.pipeline import Pipeline
 from smoothnb.editing.attention import Control, lend
 from smoothnb.images import to_pil
-from smoothnb.inversion.inversion import INVERSION, Inversion, prompts_for
-from smoothnb.latents import seeded_noise
-from smoothnb.models.parts import device_of, uncompiled
+from smoothnb.inversion.inversion import Inversion, prompts_for
+from smoothnb.latents import Seeds, seeded_noise
+from smoothnb.models.parts import device_of, recommended_guidance, uncompiled
 from smoothnb.sampling import Step, denoise, embed, guided_noise, scheduler_for
 
 SWITCH = {"switch": 0.8, "attention": 0.6, "sdedit": 0.6}
@@ -39,7 +38,7 @@ class _Task:
         limit: t at which the switch happens.
     """
 
-    pipe: object
+    pipe: Pipeline
     trajectory: Tensor
     source: Tensor
     target: Tensor
@@ -53,9 +52,8 @@ class _Task:
         return len(self.null)
 
 
-@checked(inversion=INVERSION, switch=checks.number(), layout_switch=checks.number())
 def edit_text(
-    pipe,
+    pipe: Pipeline,
     inversion: Inversion,
     target_prompt: str | Sequence[str],
     switch: float | None = None,
@@ -65,7 +63,7 @@ def edit_text(
     weights: Mapping[str, float] | None = None,
     lend_padding: bool = False,
     guidance_scale: float | None = None,
-    seed: int | Sequence[int] = 0,
+    seed: Seeds = 0,
 ) -> Iterator[Step]:
     """Edits pictures by drawing them again from their inversion with another prompt; yields every step.
 
@@ -118,13 +116,10 @@ def edit_text(
         raise ValueError(f'blend and weights need attention control: method="attention", not {method!r}')
     check_prompts(settings.prompts, targets, weights)
     switch = SWITCH[method] if switch is None else switch
-    for name, share in (("switch", switch), ("layout_switch", layout_switch)):
-        if not 0 <= share <= 1:
-            raise ValueError(f"expected {name} in [0, 1] (0 keeps the picture), got {share}")
+    within(0, 1, switch=switch, layout_switch=layout_switch)
     if guidance_scale is None:
         guidance_scale = GUIDANCE if inversion.series is None else settings.guidance_scale
-    if not 1 <= guidance_scale < math.inf:
-        raise ValueError(f"expected guidance_scale of at least 1 (1 is no guidance), got {guidance_scale}")
+    guidance_scale = recommended_guidance(pipe, guidance_scale)
 
     null = embed(pipe, "")[None] if inversion.series is None or method == "sdedit" else inversion.series
     source, target, null, trajectory = (
@@ -145,11 +140,10 @@ def edit_text(
     return _attention(task, control, layout_switch * last)
 
 
-@checked(inversion=INVERSION, word=checks.text)
 @oom_hint("collecting attention maps", "give the inversion of fewer pictures, inversion[i]")
 @torch.no_grad()
 @uncompiled
-def word_map(pipe, inversion: Inversion, word: str, every: int = 5) -> list[Image.Image]:
+def word_map(pipe: Pipeline, inversion: Inversion, word: str, every: int = 5) -> list[Image.Image]:
     """Maps the attention from pixels to a word of the prompt, which `edit_text` blends by.
 
     Attention to the word's tokens is summed over heads, layers and steps (Hertz et al. 2022).
@@ -167,6 +161,7 @@ def word_map(pipe, inversion: Inversion, word: str, every: int = 5) -> list[Imag
         ValueError: If the inversion belongs to another model, or no prompt has the word.
     """
     inversion.check(pipe)
+    at_least(1, every=every)
     prompts = inversion.settings.prompts
     trajectory = inversion.trajectory[1:].to(device_of(pipe), pipe.unet.dtype)
     control = Control.of(pipe, prompts, prompts, tuple(trajectory.shape[-2:]), [word])
@@ -201,7 +196,7 @@ def _switch(task: _Task) -> Iterator[Step]:
     return denoise(task.pipe, task.trajectory[-1], noise, task.steps)
 
 
-def _sdedit(task: _Task, seed: int | Sequence[int]) -> Iterator[Step]:
+def _sdedit(task: _Task, seed: Seeds) -> Iterator[Step]:
     def noise(index: int, t: Tensor, x: Tensor) -> Tensor:
         return guided_noise(task.pipe, x, t, task.target, task.null[index], task.guidance_scale)
 

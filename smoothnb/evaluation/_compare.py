@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from smoothnb._utils import arguments, checks
-from smoothnb._utils.arguments import checked
 from smoothnb._utils.files import atomic_write, expanded
+from smoothnb._utils.pipeline import Pipeline
 from smoothnb.evaluation._istd import ISTD, istd
 from smoothnb.evaluation.bootstrap import Interval, change, interval
 from smoothnb.models.lora import blended
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+Candidate = Pipeline | tuple[Pipeline, float] | ISTD
+"""A pipeline, a pipeline and a temporary smoothness, or what was measured before."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,9 +89,11 @@ class Comparison:
         return figure
 
 
-@checked(prompts=checks.texts)
 def compare(
-    candidates: Mapping[str, object], prompts: str | Sequence[str] = (), results: str | Path | None = None, **settings
+    candidates: Mapping[str, Candidate],
+    prompts: str | Sequence[str] = (),
+    results: str | Path | None = None,
+    **settings,
 ) -> Comparison:
     """Compares models on the same prompts and noises.
 
@@ -111,8 +115,6 @@ def compare(
         ValueError: If there are fewer than two candidates, or they were measured with different prompts or settings; or
             as in `istd`.
     """
-    if not isinstance(candidates, Mapping) or not all(isinstance(name, str) for name in candidates):
-        raise TypeError(f"expected candidates by name, got {checks.shown(candidates)}")
     if len(candidates) < 2:
         raise ValueError(f"expected at least two models to compare, got {len(candidates)}")
     if results is not None:
@@ -125,7 +127,6 @@ def compare(
             found[name] = candidate
             continue
         pipe, strength = candidate if isinstance(candidate, tuple) and len(candidate) == 2 else (candidate, None)
-        arguments.pipeline(f"candidate {name!r}", pipe)
         file = None if results is None else expanded(results) / f"{name}.jsonl"
         with nullcontext() if strength is None else blended(pipe, strength):
             found[name] = istd(pipe, prompts, results=file, **settings)

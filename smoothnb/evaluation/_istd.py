@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from smoothnb._utils import checks
-from smoothnb._utils.arguments import checked
+from smoothnb._utils.checks import at_least, check_finite, within
 from smoothnb._utils.console import progress_bar
 from smoothnb._utils.files import data_folder
 from smoothnb._utils.memory import oom_hint
+from smoothnb._utils.pipeline import Pipeline, check_pipeline
 from smoothnb.evaluation.bootstrap import Interval, interval
 from smoothnb.evaluation.record import Record, read_record
 from smoothnb.images import neighbour_distances
@@ -54,10 +54,8 @@ class IstdSettings:
 
     def __post_init__(self) -> None:
         low, high = self.pixel_range
-        if self.num_ratios < 3:
-            raise ValueError(
-                f"expected at least three ratios, as a single distance has no deviation, got {self.num_ratios}"
-            )
+        # A single distance has no deviation.
+        at_least(3, num_ratios=self.num_ratios)
         if not low < high:
             raise ValueError(f"expected a pixel_range from black to white, such as (0, 1), got {self.pixel_range}")
         if self.correction not in (0, 1):
@@ -81,7 +79,8 @@ class ISTD:
     model: str = ""
 
     def __post_init__(self) -> None:
-        if checks.finite("distances", self.distances).ndim != 2 or len(self.distances) != len(self.prompts):
+        check_finite(distances=self.distances)
+        if self.distances.ndim != 2 or len(self.distances) != len(self.prompts):
             raise ValueError(
                 f"expected distances of prompt × step for {len(self.prompts)} prompts, got shape "
                 f"{tuple(self.distances.shape)}"
@@ -169,7 +168,6 @@ class ISTD:
         return f"ISTD {self.value:.2f} (95 %: {low:.2f} to {high:.2f}), {len(self.prompts)} prompts, model {self.model}"
 
 
-@checked(name=checks.text)
 def example_istd(name: str) -> ISTD:
     """Loads an ISTD of a postcard model, measured on 500 prompts, that comes with the package.
 
@@ -187,21 +185,17 @@ def example_istd(name: str) -> ISTD:
 
 
 def walk(
-    pipe, number: int, num_ratios: int = 11, seed: int = 0, height: int | None = None, width: int | None = None
-) -> Float[Tensor, "ratio channel height width"]:
+    pipe: Pipeline, number: int, num_ratios: int = 11, seed: int = 0, height: int | None = None,
+    width: int | None = None,
+) -> Float[Tensor, "ratio channel height width"]:  # fmt: skip
     """The noises of interpolation `number` of `istd`: its ends depend on (seed, number) only."""
     first = (seed * 1_000_003 + number) * 2
     return slerp(*seeded_noise(pipe, [first, first + 1], height, width), np.linspace(0, 1, num_ratios))
 
 
-SEED = checks.within(-(2**42), 2**42)
-"""Checks the seed of `walk`, of which two seeds of torch are made."""
-
-
-@checked(prompts=checks.texts, num_ratios=checks.whole(), seed=SEED, correction=checks.whole())
 @oom_hint("measuring ISTD", "give a smaller batch_size; finished prompts are kept in the results file")
 def istd(
-    pipe,
+    pipe: Pipeline,
     prompts: str | Sequence[str],
     num_ratios: int = 11,
     guidance_scale: float | None = None,
@@ -247,8 +241,12 @@ def istd(
         ValueError: If there are no prompts, a number lies outside its range, or the results file belongs to another
             measurement; it is then unchanged.
     """
+    check_pipeline(pipe, num_inference_steps)
+    at_least(1, batch_size=batch_size)
+    # `walk` makes two seeds of torch from each.
+    within(-(2**42), 2**42, seed=seed)
     settings = IstdSettings(
-        num_ratios, recommended_guidance(pipe, guidance_scale), num_inference_steps, seed,
+        num_ratios, recommended_guidance(pipe, guidance_scale), int(num_inference_steps), int(seed),
         tuple(map(float, pixel_range)), correction, "DDIMScheduler", str(pipe.unet.dtype).removeprefix("torch."),
         height, width,
     )  # fmt: skip
@@ -284,7 +282,7 @@ def istd(
 
 
 def _measured(
-    pipe, prompts: Sequence[str], numbers: Sequence[int], settings: IstdSettings, batch_size: int
+    pipe: Pipeline, prompts: Sequence[str], numbers: Sequence[int], settings: IstdSettings, batch_size: int
 ) -> list[tuple[int, list[float]]]:
     """Number and distances of each of these prompts."""
     ratios = settings.num_ratios

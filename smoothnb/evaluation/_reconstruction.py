@@ -6,15 +6,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from smoothnb._utils import checks
-from smoothnb._utils.arguments import checked
 from smoothnb.images import ImageLike, to_pixels, to_rgb
 
 KERNEL = 11
 """Side of the SSIM window, in pixels."""
 
 
-@checked(images=checks.several, originals=checks.several)
 @torch.no_grad()
 def reconstruction(
     images: Sequence[ImageLike], originals: Sequence[ImageLike], lpips: bool = False
@@ -39,14 +36,15 @@ def reconstruction(
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    if not len(images) or len(images) != len(originals):
+    images, originals = list(images), list(originals)
+    if not images or len(images) != len(originals):
         raise ValueError(
             f"expected as many originals as pictures, at least one, got {len(originals)} and {len(images)}"
         )
     width, height = to_rgb(images[0]).size
     if min(width, height) < KERNEL:
         raise ValueError(f"expected pictures of at least {KERNEL}×{KERNEL} pixels, for SSIM, got {width}×{height}")
-    ours, theirs = (to_pixels(list(x), height, width) for x in (images, originals))
+    ours, theirs = (to_pixels(x, height, width) for x in (images, originals))
     mse = (ours - theirs).square().flatten(1).mean(1)
     ssim = structural_similarity_index_measure(ours, theirs, data_range=1.0, reduction="none")
     found = {"mse": mse, "psnr": -10 * mse.clamp(min=1e-12).log10(), "ssim": ssim}

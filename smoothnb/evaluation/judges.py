@@ -11,8 +11,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
-from smoothnb._utils import checks
-from smoothnb._utils.arguments import checked
+from smoothnb._utils.checks import at_least
 from smoothnb._utils.files import IMAGE_SUFFIXES, expanded, visible_files
 from smoothnb.evaluation._reconstruction import lpips_distances
 from smoothnb.images import to_pixels
@@ -79,8 +78,8 @@ class ReaderJudge(Judge):
         style: Style of the renders, one of `STYLES`; for others than "plain", adherence includes the style.
     """
 
-    @checked(real_count=checks.whole(2), reader=checks.of(Reader, "a Reader"), style=checks.text)
     def __init__(self, real_count: int = 2048, reader: Reader | None = None, style: str = "plain"):
+        at_least(2, real_count=real_count)
         if style not in STYLES:
             raise ValueError(f"expected a style of {', '.join(STYLES)}, got {style!r}")
         self.real_count, self.features, self.style = real_count, reader or load_reader(style=style), style
@@ -132,8 +131,8 @@ class PhotoJudge(Judge):
 
     features = 2048
 
-    @checked(clip=checks.text)
     def __init__(self, folder: str | Path, size: int = 512, clip: str = "openai/clip-vit-large-patch14"):
+        at_least(1, size=size)
         self.folder, self.size, self.clip = expanded(folder), size, str(expanded(clip))
         self._files = [path for path in visible_files(self.folder) if path.suffix.lower() in IMAGE_SUFFIXES]
         if not self._files:

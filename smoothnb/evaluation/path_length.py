@@ -6,19 +6,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from smoothnb._utils import checks
-from smoothnb._utils.arguments import checked
+from smoothnb._utils.checks import at_least, shown, within
 from smoothnb._utils.console import progress_bar
 from smoothnb._utils.memory import oom_hint
+from smoothnb._utils.pipeline import Pipeline, check_pipeline
 from smoothnb.evaluation._istd import walk
 from smoothnb.latents import slerp
 from smoothnb.sampling import embed, generate_pixels
 
 
-@checked(epsilon=checks.number(), seed=checks.within(-(2**31), 2**32 - 1))
 @oom_hint("measuring path lengths", "give a smaller batch_size")
 def path_lengths(
-    pipe,
+    pipe: Pipeline,
     prompts: Sequence[str],
     distances: Callable[[Tensor, Tensor], Tensor],
     epsilon: float = 1e-2,
@@ -55,7 +54,10 @@ def path_lengths(
     Raises:
         ValueError: If there are no prompts, or a number is out of range.
     """
-    prompts = [prompts] if isinstance(prompts, str) else prompts
+    check_pipeline(pipe, num_inference_steps)
+    at_least(1, batch_size=batch_size)
+    within(-(2**31), 2**32 - 1, seed=seed)
+    prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     if not prompts or not 0 < epsilon < 1:
         raise ValueError(f"expected prompts and an epsilon in (0, 1), got {len(prompts)} prompts and {epsilon}")
     found = []
@@ -80,7 +82,7 @@ def path_lengths(
             if not isinstance(seen, Tensor) or seen.shape != (len(numbers),):
                 raise ValueError(
                     f"expected distances to return a tensor with one value for each of {len(numbers)} pairs, got "
-                    f"{checks.shown(seen)}"
+                    f"{shown(seen)}"
                 )
             found.append(seen / epsilon**2)
             bar.update(len(numbers))

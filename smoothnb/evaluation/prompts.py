@@ -9,8 +9,7 @@ import urllib.request
 import zipfile
 from pathlib import Path
 
-from smoothnb._utils import checks
-from smoothnb._utils.arguments import checked
+from smoothnb._utils.checks import at_least
 from smoothnb._utils.console import progress_bar
 from smoothnb._utils.files import atomic_write, expanded, read_text
 from smoothnb.postcards.stream import held_out_prompts
@@ -22,7 +21,6 @@ USUAL = 500
 """Number of prompts in the paper."""
 
 
-@checked(seed=checks.seed)
 def read_prompts(source: str | Path = "postcard", count: int | None = None, seed: int = 0) -> list[str]:
     """Reads prompts; the same source, count and seed always give the same prompts.
 
@@ -42,6 +40,7 @@ def read_prompts(source: str | Path = "postcard", count: int | None = None, seed
         ValueError: If a file holds no prompts, or fewer than `count`.
         OSError: If the download fails or its checksum differs.
     """
+    at_least(1, count=count)
     if source == "postcard":
         return held_out_prompts(count or USUAL)
     path = coco_captions() if source == "coco" else expanded(source)

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from smoothnb._utils.files import expanded, write_text
+from smoothnb._utils.pipeline import Pipeline
 from smoothnb.evaluation._compare import Comparison, compare, most_uneven, save_plot
 from smoothnb.evaluation._istd import ISTD, istd, walk
 from smoothnb.evaluation._reconstruction import reconstruction
@@ -154,8 +155,9 @@ class _Measurements:
 
 
 def _reconstructions(
-    pipe, pictures: Sequence[Image.Image], prompts: list[str], steps: int, guidance_scale: float | None, lpips: bool
-) -> dict[str, dict[str, float]]:
+    pipe: Pipeline, pictures: Sequence[Image.Image], prompts: list[str], steps: int, guidance_scale: float | None,
+    lpips: bool,
+) -> dict[str, dict[str, float]]:  # fmt: skip
     """Reconstruction errors averaged over pictures, by method. The autoencoder alone is the lower bound."""
 
     def means(drawn: Sequence[Image.Image]) -> dict[str, float]:
@@ -172,7 +174,7 @@ def _reconstructions(
     }
 
 
-def _walks(pipe, numbers: Sequence[int], result: ISTD, sampling: dict) -> dict[int, list[Image.Image]]:
+def _walks(pipe: Pipeline, numbers: Sequence[int], result: ISTD, sampling: dict) -> dict[int, list[Image.Image]]:
     """The pictures of interpolations as `istd` draws them, by number."""
     ratios, seed = result.settings.num_ratios, result.settings.seed
     return {

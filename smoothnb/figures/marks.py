@@ -6,10 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from smoothnb._utils import checks
-from smoothnb._utils.arguments import checked
-from smoothnb.figures.strips import picture as rgb
-from smoothnb.images import ImageLike, to_mask
+from smoothnb._utils.checks import at_least, check_points
+from smoothnb.images import ImageLike, to_mask, to_rgb
 
 Points = Sequence[Sequence[float]]
 """(x, y) in pixels of the picture."""
@@ -19,12 +17,6 @@ DIMMED = 0.45
 """Brightness of the picture outside the mask."""
 
 
-def spots(name: str, value: object, _: object = None) -> list[tuple[float, float]]:
-    """Checks points."""
-    return [checks.pair(name, point) for point in checks.several(name, value)]
-
-
-@checked(picture=rgb, handles=spots, targets=spots, paths=checks.several, width=checks.whole(1))
 def mark(
     picture: Image.Image,
     handles: Points = (),
@@ -49,9 +41,12 @@ def mark(
     Raises:
         ValueError: If handles and targets differ in number, or the mask has another size.
     """
+    at_least(1, width=width)
+    handles, targets = check_points("handle", handles), check_points("target", targets)
+    paths = [check_points("point", path) for path in paths]
     if len(targets) not in (0, len(handles)):
         raise ValueError(f"expected no targets or one for each of {len(handles)} handles, got {len(targets)}")
-    paths = [spots("paths", path) for path in paths]
+    picture = to_rgb(picture)
     mask = None if mask is None else to_mask(mask, picture.size)
     scale = width / picture.width
     size = (width, max(1, round(picture.height * scale)))
@@ -77,7 +72,7 @@ def mark(
 
 
 def _at(points: Points, scale: float) -> list[tuple[float, float]]:
-    return [(float(x) * scale, float(y) * scale) for x, y in points]
+    return [(x * scale, y * scale) for x, y in points]
 
 
 def _dot(draw: ImageDraw.ImageDraw, x: float, y: float, radius: float, colour: tuple[int, int, int]) -> None:

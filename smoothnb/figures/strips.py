@@ -1,12 +1,11 @@
 """Strips of frames: still figures of what the sliders show."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 from PIL import Image, ImageChops, ImageDraw, ImageFont
 
-from smoothnb._utils import checks
-from smoothnb._utils.arguments import checked
+from smoothnb._utils.checks import at_least
 from smoothnb.images import to_rgb
 
 Frames = Sequence[Image.Image] | Mapping[str, Sequence[Image.Image]]
@@ -14,22 +13,6 @@ Frames = Sequence[Image.Image] | Mapping[str, Sequence[Image.Image]]
 
 INK = "#444444"
 MARGIN = 6
-
-
-def rows(name: str, value: object, _: object = None) -> Mapping | Sequence | Iterator:
-    """Checks frames: one row, or rows by name."""
-    given = list(value.values()) if isinstance(value, Mapping) else [value]
-    for row in given:
-        checks.several(name, row) if not isinstance(row, Iterator) else row
-    return value
-
-
-def picture(name: str, value: object, _: object = None) -> Image.Image:
-    """Checks a PIL image."""
-    if not isinstance(value, Image.Image):
-        raise TypeError(f"expected {name} as a PIL image, got {checks.shown(value)}")
-    found = to_rgb(value)
-    return value if value.mode == "RGB" and not value.info and not value.getexif() else found
 
 
 def rows_of(frames: Frames) -> dict[str, list[Image.Image]]:
@@ -63,7 +46,6 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", size)
 
 
-@checked(frames=rows, labels=checks.several, size=checks.whole(1))
 def strip(frames: Frames, labels: Sequence[str] | None = None, size: int = 112) -> Image.Image:
     """Draws frames side by side, with column labels above and row names on the left.
 
@@ -79,6 +61,7 @@ def strip(frames: Frames, labels: Sequence[str] | None = None, size: int = 112) 
         ValueError: If there are no frames, rows differ in length, or labels and columns differ in number.
         TypeError: If a frame is not a PIL image.
     """
+    at_least(1, size=size)
     rows = rows_of(frames)
     columns = len(next(iter(rows.values())))
     if labels is not None and len(labels) != columns:
@@ -103,7 +86,6 @@ def strip(frames: Frames, labels: Sequence[str] | None = None, size: int = 112) 
     return sheet
 
 
-@checked(a=picture, b=picture, gain=checks.number(0))
 def difference(a: Image.Image, b: Image.Image, gain: float = 3.0) -> Image.Image:
     """Difference of two pictures: black where they are equal, brighter where they differ.
 
@@ -115,6 +97,8 @@ def difference(a: Image.Image, b: Image.Image, gain: float = 3.0) -> Image.Image
     Returns:
         A grey picture in mode RGB.
     """
+    at_least(0, gain=gain)
+    a, b = to_rgb(a), to_rgb(b)
     b = b if b.size == a.size else b.resize(a.size, Image.Resampling.LANCZOS)
     channels = ImageChops.difference(a, b).split()
     most = ImageChops.lighter(ImageChops.lighter(*channels[:2]), channels[2])

@@ -8,19 +8,19 @@ from diffusers import DDIMInverseScheduler
 from PIL import Image
 from torch import Tensor
 
-from smoothnb._utils import checks
-from smoothnb._utils.arguments import checked
+from smoothnb._utils.checks import at_least
 from smoothnb._utils.console import progress_bar
 from smoothnb._utils.memory import oom_hint
+from smoothnb._utils.pipeline import Pipeline, check_pipeline
 from smoothnb.images import ImageLike
-from smoothnb.inversion.inversion import INVERSION, Inversion, PictureBatch, Settings, cached, prompts_for
+from smoothnb.inversion.inversion import Inversion, PictureBatch, Settings, cached, prompts_for
 from smoothnb.latents import encode, picture_size
 from smoothnb.models.parts import device_of
 from smoothnb.sampling import embed, generate, scheduler_for
 from smoothnb.schedule import Schedule
 
 
-def predict_noise(pipe, schedule: Schedule, x: Tensor, t: Tensor, embeds: Tensor) -> Tensor:
+def predict_noise(pipe: Pipeline, schedule: Schedule, x: Tensor, t: Tensor, embeds: Tensor) -> Tensor:
     """ε̂ in float32, whatever the UNet's type and prediction."""
     dtype = pipe.unet.dtype
     prediction = pipe.unet(x.to(dtype), t, encoder_hidden_states=embeds.to(dtype)).sample
@@ -28,7 +28,7 @@ def predict_noise(pipe, schedule: Schedule, x: Tensor, t: Tensor, embeds: Tensor
 
 
 def ddim_inverse_steps(
-    pipe, x: Tensor, embeds: Tensor, num_inference_steps: int, fixed_point_steps: int = 0
+    pipe: Pipeline, x: Tensor, embeds: Tensor, num_inference_steps: int, fixed_point_steps: int = 0
 ) -> Iterator[Tensor]:
     """Yields x̃_1 … x̃_T of DDIM inversion, from x_0 in float32.
 
@@ -52,11 +52,10 @@ def ddim_inverse_steps(
         yield x
 
 
-@checked(prompt=checks.texts)
 @oom_hint("inverting pictures", "give fewer pictures at a time")
 @torch.no_grad()
 def ddim_invert(
-    pipe,
+    pipe: Pipeline,
     images: ImageLike | Iterable[ImageLike],
     prompt: str | Sequence[str] = "",
     num_inference_steps: int = 50,
@@ -90,20 +89,22 @@ def ddim_invert(
         ValueError: If prompts and pictures differ in number, or a number or size is out of range.
         FloatingPointError: If a latent is not finite.
     """
+    check_pipeline(pipe, num_inference_steps)
+    at_least(0, fixed_point_steps=fixed_point_steps)
+    batch = PictureBatch.of(images)
     return invert_batch(
-        pipe, PictureBatch.of(images), prompt, num_inference_steps, fixed_point_steps,
+        pipe, batch, prompts_for(prompt, len(batch.pictures)), num_inference_steps, fixed_point_steps,
         picture_size(pipe, height, width), cache, progress,
     )  # fmt: skip
 
 
 def invert_batch(
-    pipe, batch: PictureBatch, prompt: str | Sequence[str], num_inference_steps: int, fixed_point_steps: int,
+    pipe: Pipeline, batch: PictureBatch, prompts: tuple[str, ...], num_inference_steps: int, fixed_point_steps: int,
     size: tuple[int, int], cache: str | Path | None, progress: bool,
 ) -> Inversion:  # fmt: skip
     """`ddim_invert` of decoded pictures."""
 
     def invert() -> tuple[Inversion, bool]:
-        prompts = prompts_for(prompt, len(batch.pictures))
         x = encode(pipe, batch.pictures, *size).float()
         trajectory = [x]
         with progress_bar(num_inference_steps, "inverting", progress) as bar:
@@ -114,13 +115,12 @@ def invert_batch(
         return Inversion(torch.stack(trajectory), None, settings), True
 
     return cached(
-        invert, cache, pipe, batch, prompt=prompt, num_inference_steps=num_inference_steps,
+        invert, cache, pipe, batch, prompts=prompts, num_inference_steps=num_inference_steps,
         fixed_point_steps=fixed_point_steps, size=size,
     )  # fmt: skip
 
 
-@checked(inversion=INVERSION)
-def reconstruct(pipe, inversion: Inversion, progress: bool = True) -> list[Image.Image]:
+def reconstruct(pipe: Pipeline, inversion: Inversion, progress: bool = True) -> list[Image.Image]:
     """Draws the pictures of an inversion, with the prompts and guidance that it was made for.
 
     Raises:

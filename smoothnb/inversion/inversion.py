@@ -11,16 +11,16 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from smoothnb._utils import checks
-from smoothnb._utils.arguments import checked
+from smoothnb._utils.checks import check_finite
 from smoothnb._utils.console import warn
 from smoothnb._utils.files import atomic_write, expanded, read_weights
+from smoothnb._utils.pipeline import Pipeline, check_pipeline
 from smoothnb.images import ImageLike, as_list, to_rgb
 from smoothnb.models.load import fingerprint
 from smoothnb.models.parts import device_of
 
 
-def name_of(pipe) -> str:
+def name_of(pipe: Pipeline) -> str:
     """The type that a pipeline's UNet works in, as text."""
     return str(pipe.unet.dtype).removeprefix("torch.")
 
@@ -50,9 +50,10 @@ class Settings:
     dtype: str | None = None
 
     @classmethod
-    def of(cls, pipe, prompts: tuple[str, ...], num_inference_steps: int) -> "Settings":
+    def of(cls, pipe: Pipeline, prompts: tuple[str, ...], num_inference_steps: int) -> "Settings":
         """Those of an inversion without guidance."""
-        return cls(prompts, 1.0, num_inference_steps, fingerprint(pipe), fingerprint(pipe, exact=False), name_of(pipe))
+        exact, signs = fingerprint(pipe), fingerprint(pipe, exact=False)
+        return cls(prompts, 1.0, int(num_inference_steps), exact, signs, name_of(pipe))
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,14 +75,16 @@ class Inversion:
 
     def __post_init__(self) -> None:
         prompts, steps = len(self.settings.prompts), self.settings.num_inference_steps
-        shape = tuple(checks.finite("trajectory", self.trajectory).shape)
+        check_finite(trajectory=self.trajectory)
+        shape = tuple(self.trajectory.shape)
         if len(shape) != 5 or shape[:2] != (steps + 1, prompts):
             raise ValueError(
                 f"expected a trajectory of {steps + 1} states × {prompts} pictures × channel × height × width, for "
                 f"{steps} steps and {prompts} prompts, got shape {shape}"
             )
         if self.series is not None:
-            shape = tuple(checks.finite("series", self.series).shape)
+            check_finite(series=self.series)
+            shape = tuple(self.series.shape)
             if len(shape) != 4 or shape[0] != steps or shape[1] not in (1, prompts):
                 raise ValueError(f"expected a series of {steps} steps × 1 or {prompts} pictures, got shape {shape}")
 
@@ -113,8 +116,9 @@ class Inversion:
             save_file(tensors, partial, {"settings": json.dumps(asdict(self.settings))})
 
     @classmethod
-    @checked(num_inference_steps=checks.whole(1))
-    def load(cls, file: str | Path, pipe=None, num_inference_steps: int | None = None) -> "Inversion":
+    def load(
+        cls, file: str | Path, pipe: Pipeline | None = None, num_inference_steps: int | None = None
+    ) -> "Inversion":
         """Loads an inversion that `save` wrote.
 
         Args:
@@ -146,8 +150,9 @@ class Inversion:
         series = None if inversion.series is None else inversion.series.to(device)
         return replace(inversion, trajectory=inversion.trajectory.to(device), series=series)
 
-    def check(self, pipe) -> None:
+    def check(self, pipe: Pipeline) -> None:
         """Raises ValueError if the inversion was made with another model than the pipeline's."""
+        check_pipeline(pipe)
         settings = self.settings
         if (own := fingerprint(pipe)) == settings.model:
             return
@@ -157,10 +162,6 @@ class Inversion:
                 f"this inversion belongs to another model ({self.settings.model}; the pipeline's is {own}): "
                 "invert the picture again, or load the model, LoRA and smoothness that it was made with"
             )
-
-
-INVERSION = checks.of(Inversion, "an inversion, such as ddim_invert gives")
-"""Checks that an argument is an inversion."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,7 @@ class PictureBatch:
 def cached(
     invert: Callable[[], tuple[Inversion, bool]],
     cache: str | Path | None,
-    pipe,
+    pipe: Pipeline,
     batch: PictureBatch,
     **settings: object,
 ) -> Inversion:

@@ -7,14 +7,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from smoothnb._utils import checks
-from smoothnb._utils.arguments import checked
+from smoothnb._utils.checks import at_least
 from smoothnb._utils.console import progress_bar, warn
 from smoothnb._utils.memory import oom_hint
+from smoothnb._utils.pipeline import Pipeline, check_pipeline
 from smoothnb._utils.temporarily import frozen
 from smoothnb.images import ImageLike
 from smoothnb.inversion.ddim import invert_batch, predict_noise
-from smoothnb.inversion.inversion import Inversion, PictureBatch, cached
+from smoothnb.inversion.inversion import Inversion, PictureBatch, cached, prompts_for
 from smoothnb.inversion.soap import Soap
 from smoothnb.latents import picture_size
 from smoothnb.models.parts import recommended_guidance
@@ -28,10 +28,9 @@ LAST_PART, LAST_EFFORT = 0.1, 3
 """The last LAST_PART of the steps get LAST_EFFORT times the inner steps: no later step can correct them."""
 
 
-@checked(prompt=checks.texts, guidance_scale=checks.number())
 @oom_hint("optimizing null-text embeddings", "give fewer pictures at a time, or one by one with shared=False")
 def null_text_invert(
-    pipe,
+    pipe: Pipeline,
     images: ImageLike | Iterable[ImageLike],
     prompt: str | Sequence[str] = "",
     guidance_scale: float | None = None,
@@ -87,16 +86,19 @@ def null_text_invert(
         FloatingPointError: If the model predicts noise that is not finite.
         torch.OutOfMemoryError: If memory runs out; the message says what to reduce.
     """
+    check_pipeline(pipe, num_inference_steps)
+    at_least(0, inner_steps=inner_steps, tolerance=tolerance, fixed_point_steps=fixed_point_steps)
     guidance_scale = recommended_guidance(pipe, guidance_scale)
     if not guidance_scale > 1:
         raise ValueError(f"expected guidance_scale above 1, got {guidance_scale}: without guidance use ddim_invert")
     if start not in STARTS:
         raise ValueError(f"expected start as one of {STARTS}, got {start!r}")
     batch, size = PictureBatch.of(images), picture_size(pipe, height, width)
+    prompts = prompts_for(prompt, len(batch.pictures))
 
     def invert() -> tuple[Inversion, bool]:
-        ddim = invert_batch(pipe, batch, prompt, num_inference_steps, fixed_point_steps, size, cache, progress)
-        embeds = embed(pipe, ddim.settings.prompts)
+        ddim = invert_batch(pipe, batch, prompts, num_inference_steps, fixed_point_steps, size, cache, progress)
+        embeds = embed(pipe, prompts)
         null = (embeds if start == "prompt" else embed(pipe, [""] * len(ddim))).float()
         null = null.mean(0, keepdim=True) if shared else null
         steps = null_text_steps(pipe, ddim.trajectory, embeds, null, guidance_scale, inner_steps, tolerance)
@@ -115,15 +117,16 @@ def null_text_invert(
         return replace(ddim, series=torch.stack(series), settings=settings), complete
 
     return cached(
-        invert, cache, pipe, batch, prompt=prompt, guidance_scale=guidance_scale,
+        invert, cache, pipe, batch, prompts=prompts, guidance_scale=guidance_scale,
         num_inference_steps=num_inference_steps, inner_steps=inner_steps, shared=shared, start=start,
         tolerance=tolerance, fixed_point_steps=fixed_point_steps, size=size,
     )  # fmt: skip
 
 
 def null_text_steps(
-    pipe, trajectory: Tensor, embeds: Tensor, null: Tensor, guidance_scale: float, inner_steps: int, tolerance: float
-) -> Iterator[tuple[Tensor, float]]:
+    pipe: Pipeline, trajectory: Tensor, embeds: Tensor, null: Tensor, guidance_scale: float, inner_steps: int,
+    tolerance: float,
+) -> Iterator[tuple[Tensor, float]]:  # fmt: skip
     """Optimizes ∅_T … ∅_1 along a trajectory.
 
     Args:

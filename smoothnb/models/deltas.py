@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from smoothnb._utils.files import atomic_write, expanded, open_weights, read_weights
+from smoothnb._utils.pipeline import Pipeline
 
 DIFFERENCE = "difference.safetensors"
 BITS = {"unet": 4, "vae": 8}
@@ -48,7 +49,7 @@ def save_difference(base, tuned, folder: Path, base_name: str) -> Path:
 
 
 @torch.no_grad()
-def apply_difference(pipe, file: Path) -> None:
+def apply_difference(pipe: Pipeline, file: Path) -> None:
     """Turns a base pipeline into the one that was fine-tuned from it; ValueError if the file is another's."""
     tensors, _ = read_weights(file)
     for part in BITS:

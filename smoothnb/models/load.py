@@ -4,6 +4,7 @@ import functools
 import hashlib
 import inspect
 import json
+import math
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,10 +13,9 @@ from pathlib import Path
 
 import torch
 
-from smoothnb._utils import checks
-from smoothnb._utils.arguments import checked, pipeline
 from smoothnb._utils.console import errors_only, no_bars, warn
 from smoothnb._utils.files import expanded
+from smoothnb._utils.pipeline import Pipeline, check_pipeline
 from smoothnb._utils.temporarily import default_float32
 from smoothnb.models.deltas import DIFFERENCE, apply_difference, base_of
 from smoothnb.models.lora import import_lora
@@ -32,14 +32,13 @@ class UnknownWordsWarning(UserWarning):
     """A prompt contains words that the model was not trained on."""
 
 
-@checked(name_or_path=checks.path)
 def load_pipeline(
     name_or_path: str | Path = "postcard",
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     smooth: bool | str | Path = False,
     config: str | Path | None = None,
-):
+) -> Pipeline:
     """Loads a text-to-image pipeline for the functions of this package.
 
     Its scheduler is DDIM with the model's own noise schedule, see `ddim`. The safety checker is not loaded, as the
@@ -66,6 +65,7 @@ def load_pipeline(
         ValueError: If the name is unknown, or the model is not a Stable Diffusion pipeline, damaged, or a pickle.
         OSError: If a file is missing, or the hub cannot be reached or has no such model.
     """
+    device = best_device() if device is None else available_device(device)
     places, difference = find_model(name_or_path), None
     if isinstance(places[0], Path) and (places[0] / DIFFERENCE).is_file():
         difference, places = places[0] / DIFFERENCE, (places[0].with_name(base_of(places[0])),)
@@ -91,7 +91,6 @@ def load_pipeline(
         apply_difference(pipe, difference)
     pipe.scheduler = ddim(pipe.scheduler)
     pipe.set_progress_bar_config(disable=True)
-    device = device or best_device()
     # Cast after loading, as the name of the dtype argument of `from_pretrained` differs between versions of diffusers,
     # which then warns of modules to keep in float32, of which there are none.
     with errors_only(diffusers_logging):
@@ -103,7 +102,9 @@ def load_pipeline(
         warn_of_unknown_words(pipe, vocabulary["words"], vocabulary["topics"])
     if isinstance(place, Path) and (place / "recommended.json").is_file():
         scale = read_json(place / "recommended.json").get("guidance_scale")
-        pipe.recommended_guidance_scale = checks.number(1)("guidance_scale in recommended.json", scale)
+        if not (isinstance(scale, int | float) and 1 <= scale < math.inf):
+            raise ValueError(f"expected guidance_scale in {place / 'recommended.json'} of at least 1, got {scale!r}")
+        pipe.recommended_guidance_scale = scale
     if lora:
         import_lora(pipe, lora)
     return pipe
@@ -142,7 +143,19 @@ def best_device() -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def fingerprint(pipe, exact: bool = True) -> str:
+def available_device(device: torch.device | str) -> torch.device:
+    """A device by its name; ValueError if it is not there."""
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f'expected device as "cpu", "cuda", "mps" or a torch.device, got {device!r}') from error
+    kinds = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if found.type in ("cuda", "mps", "meta") and (found.index or 0) >= kinds.get(found.type, 0):
+        raise ValueError(f"expected device as one that is there, got {found}: {kinds} can be used here")
+    return found
+
+
+def fingerprint(pipe: Pipeline, exact: bool = True) -> str:
     """Hash of a sample of a pipeline's weights, and of the state of its adapters, as 16 hexadecimal digits.
 
     Args:
@@ -196,9 +209,10 @@ def _load(kind: type, place: Path | str, config: str | Path | None):
         if missing := [name for name, p in getattr(pipe, part).named_parameters() if p.is_meta]:
             raise ValueError(f"{place} is incomplete: the weights of {part} lack {missing[0]}. Download it again")
     try:
-        return pipeline("a model", pipe)
+        check_pipeline(pipe)
     except ValueError as error:
         raise ValueError(f"{place} cannot be used: {error}") from None
+    return pipe
 
 
 @contextmanager
@@ -234,7 +248,7 @@ def read_json(file: Path) -> dict:
         raise ValueError(f"{file} is damaged: expected a JSON object ({error})") from None
 
 
-def warn_of_unknown_words(pipe, words: Sequence[str], topics: Mapping[str, Sequence[str]]) -> None:
+def warn_of_unknown_words(pipe: Pipeline, words: Sequence[str], topics: Mapping[str, Sequence[str]]) -> None:
     """Makes a pipeline warn about prompts with words that it was not trained on.
 
     Args:

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from smoothnb._utils import checks
-from smoothnb._utils.arguments import checked
+from smoothnb._utils.checks import at_least
 from smoothnb._utils.console import errors_only
+from smoothnb._utils.pipeline import Pipeline, check_pipeline
 from smoothnb._utils.temporarily import default_float32
 from smoothnb.models import adapters
 from smoothnb.models.lora_files import Lora, Pair, read_lora
@@ -71,9 +71,8 @@ def stacked_lora(unet: nn.Module, rank: int, name: str) -> Iterator[list[nn.Para
         adapters.remove(unet, name, before)
 
 
-@checked()
 @uncompiled
-def lora_of(pipe, dtype: torch.dtype | None = None) -> Lora:
+def lora_of(pipe: Pipeline, dtype: torch.dtype | None = None) -> Lora:
     """Returns the smooth LoRA that a pipeline holds, for `export_lora`.
 
     Args:
@@ -102,9 +101,8 @@ def lora_of(pipe, dtype: torch.dtype | None = None) -> Lora:
     )
 
 
-@checked(source=None)
 @uncompiled
-def import_lora(pipe, source: str | Path | Lora) -> Lora:
+def import_lora(pipe: Pipeline, source: str | Path | Lora) -> Lora:
     """Attaches a LoRA to a pipeline's UNet, under the name "smooth", and makes sure that it has an effect.
 
     Args:
@@ -123,6 +121,7 @@ def import_lora(pipe, source: str | Path | Lora) -> Lora:
     """
     from diffusers.utils import logging
 
+    check_pipeline(pipe)
     unet = adapters.unwrapped(pipe.unet)
     check_in_place(unet, "attach a LoRA")
     if SMOOTH in getattr(unet, "peft_config", {}):
@@ -178,9 +177,8 @@ def _answer(unet: nn.Module) -> torch.Tensor:
     return unet(noise.to(unet.device, unet.dtype), 500, embeds.to(unet.device, unet.dtype)).sample
 
 
-@checked(smoothness=checks.number())
 @uncompiled
-def set_smoothness(pipe, smoothness: float) -> None:
+def set_smoothness(pipe: Pipeline, smoothness: float) -> None:
     """Blends between the base model and the smooth one.
 
     Args:
@@ -191,9 +189,8 @@ def set_smoothness(pipe, smoothness: float) -> None:
         ValueError: If the pipeline has no smooth LoRA, or one that is disabled or fused; or if the number is negative
             or not finite.
     """
+    at_least(0, smoothness=smoothness)
     layers = _smooth_layers(pipe)
-    if not 0 <= smoothness < float("inf"):
-        raise ValueError(f"expected smoothness of at least 0 (0 the base model, 1 the smooth one), got {smoothness}")
     adapters.check_open(layers)
     for part in _smooth_parts(pipe):
         adapters.activate(part, SMOOTH, adapters.State.of(part))
@@ -201,13 +198,14 @@ def set_smoothness(pipe, smoothness: float) -> None:
         layer.set_scale(SMOOTH, float(smoothness))
 
 
-def _smooth_parts(pipe) -> list[nn.Module]:
+def _smooth_parts(pipe: Pipeline) -> list[nn.Module]:
     parts = (adapters.unwrapped(pipe.unet), pipe.text_encoder)
     return [part for part in parts if SMOOTH in getattr(part, "peft_config", {})]
 
 
-def _smooth_layers(pipe) -> list[nn.Module]:
+def _smooth_layers(pipe: Pipeline) -> list[nn.Module]:
     """The layers that hold the smooth LoRA; ValueError if there are none."""
+    check_pipeline(pipe)
     layers = [layer for part in _smooth_parts(pipe) for layer in adapters.layers(part)]
     if found := [layer for layer in layers if SMOOTH in getattr(layer, "scaling", {})]:
         return found
@@ -215,7 +213,7 @@ def _smooth_layers(pipe) -> list[nn.Module]:
 
 
 @contextmanager
-def blended(pipe, smoothness: float) -> Iterator[None]:
+def blended(pipe: Pipeline, smoothness: float) -> Iterator[None]:
     """Temporarily sets another smoothness; see `set_smoothness`."""
     scales = {layer: layer.scaling[SMOOTH] for layer in _smooth_layers(pipe)}
     before = [adapters.State.of(part) for part in _smooth_parts(pipe)]

@@ -10,8 +10,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from smoothnb._utils import checks
-from smoothnb._utils.arguments import checked
 from smoothnb._utils.files import atomic_write, expanded, read_weights
 from smoothnb.models.lora_forms import CONFIG, PEFT_CONFIG, PEFT_WEIGHTS, from_original, settings_of
 from smoothnb.models.sources import HUB_ID
@@ -183,7 +181,6 @@ def _pair(path: Path, name: str, halves: Mapping[str, Tensor], config: Mapping |
     return Pair(down, up, setting("lora_alpha", "alpha_pattern") * (rank**0.5 if config["use_rslora"] else 1.0))
 
 
-@checked(lora=checks.of(Lora, "a Lora, such as import_lora gives"), metadata=checks.header)
 def export_lora(
     lora: Lora, path: str | Path, form: Form = "diffusers", metadata: Mapping[str, str] | None = None
 ) -> Path:

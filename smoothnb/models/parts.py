@@ -1,26 +1,35 @@
 """A pipeline's parts, wherever their weights are: compiled, offloaded by accelerate, or simply there."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from smoothnb._utils.pipeline import Pipeline
+
 P, R = ParamSpec("P"), TypeVar("R")
 
 
-def device_of(pipe) -> torch.device:
+def device_of(pipe: Pipeline) -> torch.device:
     """The device on which a pipeline computes, which is not where its weights are while these are offloaded."""
     return getattr(pipe, "_execution_device", pipe.device)
 
 
-def recommended_guidance(pipe, guidance_scale: float | None = None) -> float:
+def recommended_guidance(pipe: Pipeline, guidance_scale: float | None = None) -> float:
     """The given guidance scale w; where it is None, what the model recommends, else 7.5, as in the paper.
 
     A model recommends a scale by a file recommended.json in its folder: {"guidance_scale": 3.0}.
+
+    Raises:
+        ValueError: If it is below 1, or not finite.
     """
-    return getattr(pipe, "recommended_guidance_scale", 7.5) if guidance_scale is None else guidance_scale
+    scale = getattr(pipe, "recommended_guidance_scale", 7.5) if guidance_scale is None else guidance_scale
+    if not 1 <= scale < math.inf:
+        raise ValueError(f"expected guidance_scale of at least 1 (1 is no guidance), got {scale}")
+    return float(scale)
 
 
 def weights_of(part: nn.Module) -> dict[str, Tensor]:
@@ -46,8 +55,8 @@ def uncompiled(function: Callable[P, R]) -> Callable[P, R]:
     """Lets a function see the UNet that `torch.compile` wrapped: its layers change, or are looked into."""
 
     @functools.wraps(function)
-    def inner(pipe, *args: P.args, **kwargs: P.kwargs) -> R:
-        compiled = pipe.unet
+    def inner(pipe: Pipeline, *args: P.args, **kwargs: P.kwargs) -> R:
+        compiled = getattr(pipe, "unet", None)
         if not hasattr(compiled, "_orig_mod"):
             return function(pipe, *args, **kwargs)
         pipe.unet = compiled._orig_mod

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import torch
 
-from smoothnb._utils import checks
-from smoothnb._utils.arguments import checked
 from smoothnb._utils.console import progress_bar
 from smoothnb._utils.memory import oom_hint
 from smoothnb.models.lora import lora_of
@@ -40,7 +38,6 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before)
 
 
-@checked(config=checks.of(TrainConfig, "a TrainConfig"))
 @oom_hint(
     "training",
     "give a smaller batch_size and as many times more gradient_accumulation_steps, gradient_checkpointing=True, or "

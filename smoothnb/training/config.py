@@ -1,11 +1,21 @@
 """Settings of a training."""
 
+import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
-from smoothnb._utils import checks
+from smoothnb._utils.checks import at_least, within
 from smoothnb._utils.files import expanded
+
+AT_LEAST_1 = (
+    "steps", "batch_size", "gradient_accumulation_steps", "regularize_every", "checkpoint_every", "keep_checkpoints",
+    "height", "width",
+)  # fmt: skip
+AT_LEAST_0 = (
+    "rank", "warmup_steps", "strip_every", "regularizer_weight", "weight_decay", "noise_offset", "max_grad_norm",
+    "min_snr_gamma",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -78,29 +88,11 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for setting in fields(self):
             value, name = getattr(self, setting.name), setting.name
-            if setting.type is int:
-                checks.whole()(name, value)
-            elif setting.type is float or (name == "min_snr_gamma" and value is not None):
-                checks.number()(name, value)
-            elif setting.type is str:
-                checks.text(name, value)
-            elif setting.type is bool:
-                checks.flag(name, value)
-            elif get_origin(setting.type) is Literal and value not in get_args(setting.type):
+            if get_origin(setting.type) is Literal and value not in get_args(setting.type):
                 raise ValueError(f"expected {name} as one of {get_args(setting.type)}, got {value!r}")
         object.__setattr__(self, "output_dir", expanded(self.output_dir))
-        for name in ("height", "width"):
-            if getattr(self, name) is not None:
-                checks.whole(1)(name, getattr(self, name))
-        at_least = {
-            "steps": 1, "batch_size": 1, "gradient_accumulation_steps": 1, "regularize_every": 1, "checkpoint_every": 1,
-            "keep_checkpoints": 1, "rank": 0, "warmup_steps": 0, "strip_every": 0, "regularizer_weight": 0,
-            "weight_decay": 0, "noise_offset": 0,
-        }  # fmt: skip
-        for name, least in at_least.items():
-            if not getattr(self, name) >= least:
-                raise ValueError(f"expected {name} of at least {least}, got {getattr(self, name)}")
-        if not 0 <= self.drop_prompt <= 1:
-            raise ValueError(f"expected drop_prompt as a fraction from 0 to 1, got {self.drop_prompt}")
-        if not self.learning_rate > 0:
+        at_least(1, **{name: getattr(self, name) for name in AT_LEAST_1})
+        at_least(0, **{name: getattr(self, name) for name in AT_LEAST_0})
+        within(0, 1, drop_prompt=self.drop_prompt)
+        if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"expected learning_rate above 0, got {self.learning_rate}")

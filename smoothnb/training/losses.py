@@ -6,11 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from smoothnb._utils import checks
-from smoothnb._utils.arguments import checked
+from smoothnb._utils.checks import at_least
 from smoothnb.schedule import PerSample, Samples, Schedule, Timesteps, checked_timesteps
 
-SCHEDULE = checks.of(Schedule, "a Schedule, such as Schedule.of(pipe.scheduler)")
 Predict = Callable[[Tensor, Tensor], Tensor]
 """A model: predict(x_t, t) returns ε̂ or v̂, as its schedule's prediction type says, in the shape of x_t."""
 
@@ -48,7 +46,6 @@ def drop_prompts(
     return torch.where(dropped.to(embeds.device)[:, None, None], empty, embeds)
 
 
-@checked(schedule=SCHEDULE, min_snr_gamma=checks.number(0))
 def base_loss(
     predict: Predict,
     schedule: Schedule,
@@ -70,6 +67,7 @@ def base_loss(
     Returns:
         The loss of each sample.
     """
+    at_least(0, min_snr_gamma=min_snr_gamma)
     timesteps = checked_timesteps(schedule, timesteps, x0=x0, noise=noise)
     prediction = predict(schedule.add_noise(x0, noise, timesteps), timesteps)
     return denoising_loss(prediction, schedule, x0, noise, timesteps, min_snr_gamma)

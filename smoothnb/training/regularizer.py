@@ -8,10 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from smoothnb._utils import checks
-from smoothnb._utils.arguments import checked
 from smoothnb.schedule import PerSample, Samples, Schedule, Timesteps, checked_timesteps
-from smoothnb.training.losses import SCHEDULE, Predict, denoising_loss
+from smoothnb.training.losses import Predict, denoising_loss
 
 Method = Literal["finite_difference", "exact"]
 
@@ -24,7 +22,6 @@ forward pass; at larger distances only central differences are accurate enough.
 """
 
 
-@checked(shape=checks.several, generator=checks.of(torch.Generator, "a torch.Generator"))
 def unit_directions(shape: tuple[int, ...], generator: torch.Generator | None = None) -> Samples:
     """Draws Δx̂_0 of the regularizer uniformly from the unit sphere, for each sample.
 
@@ -36,11 +33,10 @@ def unit_directions(shape: tuple[int, ...], generator: torch.Generator | None = 
         Directions in float32, on the generator's device.
 
     Raises:
-        ValueError: If the shape has no axis after the batch axis.
+        ValueError: If the shape has no axis after the batch axis, or an empty one.
     """
-    shape = tuple(checks.whole(1)("shape", side) for side in shape)
-    if len(shape) < 2:
-        raise ValueError(f"expected shape with a batch axis and at least one more, got {shape}")
+    if len(shape) < 2 or min(shape) < 1:
+        raise ValueError(f"expected shape with a batch axis and at least one more, none empty, got {tuple(shape)}")
     directions = torch.randn(
         shape, generator=generator, dtype=torch.float32, device=None if generator is None else generator.device
     )
@@ -231,7 +227,6 @@ def objective_parts(
         yield base / 2, weight * (excess.square() / 2 + 2 * excess * (length - length.detach()))
 
 
-@checked(schedule=SCHEDULE)
 def variation_regularizer(
     predict: Predict,
     schedule: Schedule,
@@ -264,7 +259,6 @@ def variation_regularizer(
         The regularizer of each sample.
     """
     timesteps = checked_timesteps(schedule, timesteps, x0=x0, noise=noise, delta=delta)
-    checks.of(RunningConstant, "a RunningConstant")("a", a)
     if method == "exact":
         # Only this attention kernel has a second derivative. The backend is chosen in the forward pass.
         with sdpa_kernel(SDPBackend.MATH):

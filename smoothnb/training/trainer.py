@@ -41,7 +41,7 @@ class Progress:
         loss: L_base, mean over the batch.
         regularizer: L_reg, mean over the batch; None for steps without it.
         a: The running constant.
-        spread: Standard deviation of √(1-ᾱ_t) ‖J_εᵀ Δx̂_0‖ over the batch, divided by its mean.
+        spread: How far the lengths √(1-ᾱ_t) ‖J_εᵀ Δx̂_0‖ of the batch lie from a, as a share of it: √L_reg / a.
     """
 
     step: int

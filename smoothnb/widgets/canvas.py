@@ -10,8 +10,7 @@ import numpy as np
 import traitlets
 from PIL import Image
 
-from smoothnb._utils import checks
-from smoothnb._utils.arguments import checked
+from smoothnb._utils.checks import at_least, check_points
 from smoothnb.images import ImageLike, to_mask, to_rgb
 
 HERE = Path(__file__).parent
@@ -60,7 +59,6 @@ class DragCanvas(anywidget.AnyWidget):
     # Disables drawing.
     _busy = traitlets.Bool(False).tag(sync=True)
 
-    @checked(handles=checks.several, targets=checks.several, width=checks.whole(1))
     def __init__(
         self,
         picture: ImageLike,
@@ -69,10 +67,10 @@ class DragCanvas(anywidget.AnyWidget):
         mask: ImageLike | None = None,
         width: int = 384,
     ):
+        at_least(1, width=width)
         self.picture = to_rgb(picture)
         starts, ends = (
-            _rows(points, self.picture.size, f"{name} as (x, y) pairs")
-            for name, points in (("handles", handles), ("targets", targets))
+            check_points(name, points, self.picture.size) for name, points in (("handle", handles), ("target", targets))
         )
         if len(starts) != len(ends):
             raise ValueError(f"expected a target for each handle, got {len(starts)} handles and {len(ends)} targets")
@@ -150,31 +148,14 @@ class DragCanvas(anywidget.AnyWidget):
 
     @traitlets.validate("arrows")
     def _valid_arrows(self, proposal: dict) -> list[list[float]]:
+        arrows = proposal["value"]
         try:
-            return _rows(proposal["value"], self.picture.size, "arrows as [x0, y0, x1, y1]")
-        except ValueError as error:
+            if any(np.shape(arrow) != (4,) for arrow in arrows):
+                raise ValueError(f"expected arrows as [x0, y0, x1, y1], got {arrows!r}")
+            ends = [end for arrow in arrows for end in (arrow[:2], arrow[2:])]
+            return np.reshape(check_points("end of an arrow", ends, self.picture.size), (-1, 4)).round(1).tolist()
+        except (TypeError, ValueError) as error:
             raise traitlets.TraitError(str(error)) from error
-
-
-def _rows(given: Sequence, size: tuple[int, int], expected: str) -> list[list[float]]:
-    """Points, or arrows of two points each, rounded to a tenth of a pixel."""
-    columns = expected.count(",") + 1
-    try:
-        # numpy would accept strings and booleans.
-        odd = any(isinstance(x, str | bool | np.bool_) for row in given for x in row)
-        rows = np.asarray([] if odd else given, dtype=float) if len(given) else np.empty((0, columns))
-    except (TypeError, ValueError):
-        rows = np.empty(0)
-    if rows.ndim != 2 or rows.shape[1] != columns:
-        raise ValueError(f"expected {expected}, got {given!r}")
-    for point in rows.reshape(-1, 2).tolist():
-        # This fails for numbers that are not finite, too.
-        if not all(0 <= value <= limit for value, limit in zip(point, size, strict=True)):
-            raise ValueError(
-                f"expected points within the picture, x from 0 to {size[0]} and y from 0 to {size[1]}, "
-                f"got ({point[0]:g}, {point[1]:g})"
-            )
-    return rows.round(1).tolist()
 
 
 def _png_text(picture: Image.Image) -> str:

@@ -7,8 +7,8 @@ from contextlib import ExitStack
 import ipywidgets as widgets
 from PIL import Image
 
-from smoothnb._utils import checks
-from smoothnb._utils.arguments import checked
+from smoothnb._utils.checks import at_least
+from smoothnb._utils.pipeline import Pipeline, check_pipeline
 from smoothnb.dragging import Dragged, DragOptions, drag
 from smoothnb.images import ImageLike, to_pil, to_pixels
 from smoothnb.latents import picture_size
@@ -59,12 +59,9 @@ class DragEditor(widgets.VBox):
 
     _drawer: Drawing | None = None
 
-    @checked(
-        prompt=checks.text, frames=checks.whole(), width=checks.whole(1), options=checks.of(DragOptions, "DragOptions")
-    )
     def __init__(
         self,
-        pipe,
+        pipe: Pipeline,
         picture: ImageLike,
         prompt: str,
         handles: Sequence[Sequence[float]] = (),
@@ -74,8 +71,8 @@ class DragEditor(widgets.VBox):
         frames: int = 9,
         width: int = 256,
     ):
-        if frames < 2:
-            raise ValueError(f"expected frames of at least 2, got {frames}")
+        check_pipeline(pipe)
+        at_least(2, frames=frames)
         self._pipe, self._prompt, self._options, self._frames = pipe, prompt, options, frames
         (picture,) = to_pil(to_pixels(picture, *picture_size(pipe)))
         self.canvas = DragCanvas(picture, handles, targets, mask, width)

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import ipywidgets as widgets
 from PIL import Image
 
-from smoothnb._utils import checks
-from smoothnb._utils.arguments import checked
+from smoothnb._utils.pipeline import Pipeline, check_pipeline
 from smoothnb.editing.edit import check_prompts, edit_text
 from smoothnb.figures.strips import difference
 from smoothnb.images import ImageLike, to_pil, to_pixels
@@ -48,22 +47,19 @@ class EditSlider(widgets.VBox):
         ValueError: As in `edit_text`, for the initial prompts.
     """
 
-    @checked(
-        source_prompt=checks.text, target_prompt=checks.text, answer=checks.function, invert=checks.function,
-        switches=checks.reals, width=checks.whole(1),
-    )  # fmt: skip
     def __init__(
         self,
-        pipe,
+        pipe: Pipeline,
         picture: ImageLike,
         source_prompt: str,
         target_prompt: str,
         answer: Callable[[str], Image.Image] | None = None,
-        invert: Callable[[object, Image.Image, str], Inversion] | None = None,
+        invert: Callable[[Pipeline, Image.Image, str], Inversion] | None = None,
         switches: Sequence[float] = SWITCHES,
         width: int = 192,
         options: Mapping[str, object] | None = None,
     ):
+        check_pipeline(pipe)
         (self._picture,) = to_pil(to_pixels(picture, *picture_size(pipe)))
         self._pipe, self._answer, self._width, self._options = pipe, answer, width, dict(options or {})
         self._invert = invert or (lambda pipe, picture, prompt: ddim_invert(pipe, picture, prompt, progress=False))

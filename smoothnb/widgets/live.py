@@ -3,15 +3,13 @@
 import base64
 import html
 import io
-import numbers
 import statistics
 import time
 
 import ipywidgets as widgets
 from PIL import Image
 
-from smoothnb._utils import checks
-from smoothnb._utils.arguments import checked
+from smoothnb._utils.checks import at_least
 
 
 class LivePlot(widgets.HTML):
@@ -23,8 +21,9 @@ class LivePlot(widgets.HTML):
         interval: Minimum time between two updates, in seconds; each takes about 0.1 s.
     """
 
-    @checked(names=checks.texts, width=checks.whole(1))
     def __init__(self, *names: str, width: int = 720, interval: float = 0.5):
+        at_least(1, width=width)
+        at_least(0, interval=interval)
         super().__init__()
         self.values: dict[str, list[tuple[int, float]]] = {name: [] for name in names}
         self.interval, self._width, self._drawn = interval, width, 0.0
@@ -34,11 +33,10 @@ class LivePlot(widgets.HTML):
         return f"LivePlot({', '.join(self.values)}: {max(map(len, self.values.values()), default=0)} steps)"
 
     def add(self, step: int, **values: float | None) -> None:
-        """Adds the numbers of a step; other names, and None, are ignored."""
-        checks.whole()("step", step)
+        """Adds the numbers of a step; other names, and None, are ignored, and NaN leaves a gap."""
         for name in self.values.keys() & values.keys():
             if values[name] is not None:
-                self.values[name].append((step, _plotted(name, values[name])))
+                self.values[name].append((step, float(values[name])))
         if time.monotonic() - self._drawn >= self.interval:
             self.draw()
 
@@ -73,10 +71,3 @@ class LivePlot(widgets.HTML):
         """The current plot as a PIL image."""
         self.draw()
         return Image.open(io.BytesIO(self._png))
-
-
-def _plotted(name: str, value: object) -> float:
-    """A number to plot; NaN and infinity leave a gap."""
-    if not isinstance(value, numbers.Real):
-        value = checks.number()(name, value)
-    return float(value)

@@ -7,10 +7,9 @@ from pathlib import Path
 import traitlets
 from PIL import Image
 
-from smoothnb._utils import checks
-from smoothnb._utils.arguments import checked
+from smoothnb._utils.checks import at_least
 from smoothnb.figures.export import save_frames
-from smoothnb.figures.strips import rows, rows_of
+from smoothnb.figures.strips import rows_of
 from smoothnb.widgets.drawing import Drawing
 from smoothnb.widgets.viewer import FrameViewer
 
@@ -57,7 +56,6 @@ class MixingSlider(FrameViewer):
     value = traitlets.Float(0.0)
     _drawer: Drawing | None = None
 
-    @checked(frames=rows, etas=checks.reals, labels=checks.several, width=checks.whole(1), axis=checks.text)
     def __init__(
         self,
         frames: Row | Mapping[str, Row],
@@ -67,6 +65,7 @@ class MixingSlider(FrameViewer):
         interval: int = 250,
         axis: str = "mixing ratio η",
     ):
+        at_least(1, interval=interval)
         rows = {str(name): row for name, row in (frames if isinstance(frames, Mapping) else {"": frames}).items()}
         streams = {name: row for name, row in rows.items() if isinstance(row, Iterator)}
         if streams and etas is None:
@@ -102,7 +101,8 @@ class MixingSlider(FrameViewer):
             self._drawer = Drawing(iterators, places, self._put, self._report)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({len(self.etas)} frames, η from {self.etas[0]:g} to {self.etas[-1]:g})"
+        quantity = self._axis.split()[-1]
+        return f"{type(self).__name__}({len(self.etas)} frames, {quantity} from {self.etas[0]:g} to {self.etas[-1]:g})"
 
     def wait(self) -> "MixingSlider":
         """Blocks until all frames are drawn. Ctrl-C stops the drawing; frames already drawn remain.
@@ -127,7 +127,6 @@ class MixingSlider(FrameViewer):
         self.stop()
         super().close()
 
-    @checked(size=checks.whole(1))
     def save(self, path: str | Path, size: int = 256) -> Path:
         """Waits for all frames and saves them: an animation that plays back and forth (.gif, .mp4), or a strip (.png).
 
@@ -142,6 +141,7 @@ class MixingSlider(FrameViewer):
             ValueError: If the file has another suffix.
             ImportError: If imageio-ffmpeg, which writes .mp4, is not installed.
         """
+        at_least(1, size=size)
         self.wait()
         return save_frames(path, self.frames, self.labels, self._interval, size)
 
@@ -155,13 +155,6 @@ class MixingSlider(FrameViewer):
     def _report(self, drawing: Drawing) -> None:
         self._drawing = drawing.running
         self._status = drawing.status
-
-
-def by_smoothness(name: str, value: object, _: object = None) -> Mapping[float, Row]:
-    """Checks rows by smoothness."""
-    if not isinstance(value, Mapping):
-        raise TypeError(f"expected {name} by smoothness, got {checks.shown(value)}")
-    return {checks.number(0)("smoothness", level): row for level, row in value.items()}
 
 
 class BlendSlider(MixingSlider):
@@ -184,7 +177,6 @@ class BlendSlider(MixingSlider):
     _control = traitlets.Unicode("blend").tag(sync=True)
     smoothness = traitlets.Float(0.0)
 
-    @checked(frames=by_smoothness, width=checks.whole(1), etas=checks.reals)
     def __init__(
         self,
         frames: Mapping[float, Row],
@@ -193,6 +185,8 @@ class BlendSlider(MixingSlider):
         interval: int = 250,
     ):
         self.levels = [float(level) for level in frames]
+        for level in self.levels:
+            at_least(0, smoothness=level)
         if not self.levels or self.levels != sorted(set(self.levels)):
             raise ValueError(f"expected paths by increasing smoothness, got {self.levels}")
         names = [f"smoothness {level:.2f}" for level in self.levels]

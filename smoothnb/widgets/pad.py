@@ -8,15 +8,13 @@ import numpy as np
 import traitlets
 from PIL import Image
 
-from smoothnb._utils import checks
-from smoothnb._utils.arguments import checked
+from smoothnb._utils.checks import at_least
 from smoothnb._utils.files import expanded
 from smoothnb.figures.strips import MARGIN, rows_of, strip
 from smoothnb.images import save_picture
 from smoothnb.widgets.viewer import FrameViewer
 
 
-@checked(rows=checks.whole(), columns=checks.whole())
 def pad_weights(rows: int, columns: int | None = None) -> np.ndarray:
     """Bilinear weights of four noises over a grid, for `mix`.
 
@@ -34,8 +32,7 @@ def pad_weights(rows: int, columns: int | None = None) -> np.ndarray:
         ValueError: If there are fewer than two rows or columns.
     """
     columns = rows if columns is None else columns
-    if rows < 2 or columns < 2:
-        raise ValueError(f"expected at least two rows and two columns, got {rows} and {columns}")
+    at_least(2, rows=rows, columns=columns)
     v, u = (x.ravel() for x in np.meshgrid(np.linspace(0, 1, rows), np.linspace(0, 1, columns), indexing="ij"))
     return np.stack([(1 - u) * (1 - v), u * (1 - v), (1 - u) * v, u * v], axis=1)
 
@@ -69,7 +66,6 @@ class MixingPad(FrameViewer):
     u = traitlets.Float(0.0)
     v = traitlets.Float(0.0)
 
-    @checked(frames=checks.several, columns=checks.whole(), width=checks.whole(1))
     def __init__(
         self,
         frames: Sequence[Image.Image],
@@ -77,13 +73,13 @@ class MixingPad(FrameViewer):
         corners: Sequence[str] = ("A", "B", "C", "D"),
         width: int = 320,
     ):
+        frames = list(frames)
         count = len(frames)
         columns = math.isqrt(count) if columns is None else columns
         if columns < 2 or count % columns or count // columns < 2:
-            raise ValueError(f"expected at least two rows of {max(2, columns)} frames, got {count} frames")
-        if not isinstance(corners, Sequence) or len(corners) != 4:
-            count = len(corners) if isinstance(corners, Sequence) else checks.shown(corners)
-            raise ValueError(f"expected four names of corners, got {count}")
+            raise ValueError(f"expected at least two rows of {max(2, columns)} columns, got {count} frames")
+        if len(corners) != 4:
+            raise ValueError(f"expected four names of corners, got {len(corners)}")
         rows = rows_of({f"row {i}": frames[i * columns : (i + 1) * columns] for i in range(count // columns)})
         self.corners = list(corners)
         self._us, self._vs = (np.linspace(0, 1, n).tolist() for n in (columns, len(rows)))

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 import ipywidgets as widgets
 from PIL import Image
 
-from smoothnb._utils.arguments import checked
-from smoothnb.figures.strips import picture as rgb
 from smoothnb.images import to_rgb
 
 
@@ -21,13 +19,12 @@ class PictureUpload(widgets.FileUpload):
         chosen: Whether a picture was chosen.
     """
 
-    @checked(default=rgb)
     def __init__(self, default: Image.Image):
         super().__init__(accept="image/*", multiple=False, description="your picture")
         # ipywidgets 8 would show "null"; 7 has no tooltip here.
         if self.has_trait("tooltip"):
             self.tooltip = "choose a picture from this machine"
-        self._default = default
+        self._default = to_rgb(default)
 
     def __repr__(self) -> str:
         return f"PictureUpload({'a picture is chosen' if self.chosen else 'no picture chosen yet'})"

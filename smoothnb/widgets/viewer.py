@@ -10,6 +10,7 @@ import anywidget
 import traitlets
 from PIL import Image
 
+from smoothnb._utils.checks import at_least
 from smoothnb.images import to_rgb
 
 HERE = Path(__file__).parent
@@ -67,6 +68,7 @@ class FrameViewer(anywidget.AnyWidget):
     def __init__(
         self, names: Sequence[str], positions: Sequence[float], captions: Sequence[Sequence[str]], width: int, **traits,
     ):  # fmt: skip
+        at_least(1, width=width)
         count = len(positions)
         self._positions = list(positions)
         self._lock = threading.RLock()

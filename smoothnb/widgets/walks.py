@@ -8,8 +8,6 @@ import ipywidgets
 import traitlets
 from PIL import Image
 
-from smoothnb._utils import checks
-from smoothnb._utils.arguments import checked
 from smoothnb.images import neighbour_distances
 from smoothnb.widgets.mixing import MixingSlider
 
@@ -41,12 +39,7 @@ class WalkSlider(ipywidgets.VBox):
     prompt = traitlets.Unicode()
     value = traitlets.Float(0.0)
 
-    @checked(width=checks.whole(1))
     def __init__(self, walks: Mapping[str, Mapping[str, Sequence[Image.Image]]], width: int = 256):
-        if not isinstance(walks, Mapping) or not all(isinstance(rows, Mapping) for rows in walks.values()):
-            raise TypeError(f"expected walks by prompt, by the name of a row, got {checks.shown(walks)}")
-        if not all(isinstance(prompt, str) for prompt in walks):
-            raise TypeError(f"expected prompts as texts, got {checks.shown(list(walks))}")
         if not walks:
             raise ValueError("expected the walk of at least one prompt, got none")
         self._walks, self._width = {prompt: dict(rows) for prompt, rows in walks.items()}, width

@@ -238,7 +238,7 @@ def test_a_point_is_found_where_its_thing_has_gone(postcard):
         row, column = divmod(int(alike.argmax()), 64)
         assert math.dist((2 * column + 1, 2 * row + 1), place) < 8
         assert -1 <= alike.min() < 0.5 < alike.max() <= 1 + 1e-6
-    with pytest.raises(ValueError, match="within 0 to 128"):
+    with pytest.raises(ValueError, match="x from 0 to 128"):
         point_map(postcard, inverted[0], (129, 3))
     with pytest.raises(ValueError, match="of one picture, got one of 2"):
         point_map(postcard, inverted, (3, 3))

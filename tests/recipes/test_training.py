@@ -5,9 +5,10 @@ import json
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from PIL import Image
 from safetensors.torch import load_file
 
-from recipes.postcards import diffusion, evaluate, reader, vae
+from recipes.postcards import diffusion, evaluate, reader, sheet, vae
 from smoothnb._utils.files import data_folder
 from smoothnb.models.load import load_pipeline
 from smoothnb.postcards.reader import load_reader
@@ -47,6 +48,19 @@ def test_the_figures_are_written_with_a_sheet(tmp_path, capsys):
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert {"fid", "fid_floor", "adherence_all", "sharpness", "vae_psnr_db", "guidance_scale"} <= figures.keys()
     assert (tmp_path / "sheet.png").is_file() and "| fid |" in capsys.readouterr().out
+
+
+def test_the_recommended_scale_has_the_best_fid_of_those_that_follow_the_prompt():
+    fid_and_adherence = {1.0: (100, 0.90), 2.0: (300, 0.985), 3.0: (350, 0.99), 5.0: (310, 0.97)}
+    assert evaluate.best_scale(fid_and_adherence) == 2.0
+
+
+def test_the_day_of_a_scene_has_24_different_pictures_and_is_lit_by_day(tmp_path):
+    sheet.hours(tmp_path / "hours.png", columns=24, size=32)
+    with Image.open(tmp_path / "hours.png") as picture:
+        frames = [picture.crop((6 + 38 * i, picture.height - 38, 38 + 38 * i, picture.height - 6)) for i in range(24)]
+    light = [sum(frame.convert("L").tobytes()) for frame in frames]
+    assert len(set(light)) == 24 and light[12] > 2 * light[0]
 
 
 @pytest.mark.slow

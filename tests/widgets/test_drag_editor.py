@@ -249,7 +249,7 @@ def test_it_says_what_is_on_it(edit):
     ("options", "message"),
     [
         ({"frames": 1}, "frames of at least 2, got 1"),
-        ({"handles": [(80, 30)]}, r"x from 0 to 64 .* got \(80, 30\)"),
+        ({"handles": [(80, 30)]}, r"handle \(80, 30\) lies outside .* x from 0 to 64"),
         ({"targets": []}, "a target for each handle"),
     ],
 )

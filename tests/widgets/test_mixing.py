@@ -81,6 +81,7 @@ def test_rows_move_together():
 
 def test_where_no_widget_runs_a_line_of_text_stands_in():
     assert MixingSlider(frames())._repr_mimebundle_()[0]["text/plain"] == "MixingSlider(5 frames, η from 0 to 1)"
+    assert repr(MixingSlider(frames(), range(5), axis="sampling step")) == "MixingSlider(5 frames, step from 0 to 4)"
 
 
 def test_a_single_frame_is_enough():

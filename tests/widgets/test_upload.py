@@ -16,7 +16,7 @@ def file_of(picture, **options):
 
 def test_until_a_picture_is_chosen_another_stands_in():
     upload = PictureUpload(DEFAULT)
-    assert upload.picture is DEFAULT and not upload.chosen
+    assert upload.picture == DEFAULT and not upload.chosen
     assert repr(upload) == "PictureUpload(no picture chosen yet)"
     # In ipywidgets 7 it has none.
     assert not upload.has_trait("tooltip") or "picture" in upload.tooltip
