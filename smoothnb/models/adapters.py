@@ -3,11 +3,9 @@
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from torch import nn
-
-Active = Mapping[nn.Module, str | list[str]]
-"""Names of the active adapters, by module."""
 
 
 def unwrapped(unet: nn.Module) -> nn.Module:
@@ -30,22 +28,34 @@ def layers(model: nn.Module) -> list[nn.Module]:
     return [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
 
 
-def active_names(model: nn.Module) -> Active:
-    """Names of the active adapters, by module."""
-    return {module: module._active_adapter for module in model.modules() if "_active_adapter" in vars(module)}
+@dataclass(frozen=True)
+class State:
+    """What peft changes in a model whenever it adds or activates an adapter.
+
+    Attributes:
+        active: Names of the active adapters, by module.
+        trained: Whether each weight requires gradients.
+    """
+
+    active: Mapping[nn.Module, str | list[str]]
+    trained: Mapping[nn.Parameter, bool]
+
+    @classmethod
+    def of(cls, model: nn.Module) -> "State":
+        active = {module: module._active_adapter for module in model.modules() if "_active_adapter" in vars(module)}
+        return cls(active, {p: p.requires_grad for p in model.parameters()})
+
+    def restore(self) -> None:
+        # peft's own `set_adapter` would change which weights require gradients.
+        for module, names in self.active.items():
+            module._active_adapter = names
+        for p, was_trained in self.trained.items():
+            p.requires_grad_(was_trained)
 
 
-def restore(active: Active) -> None:
-    """Makes the same adapters active again."""
-    # peft's own `set_adapter` would also change which weights require gradients.
-    for module, names in active.items():
-        module._active_adapter = names
-
-
-def activate(model: nn.Module, name: str, active: Active) -> None:
-    """Makes an adapter active in a model, on top of those that were active."""
-    restore(active)
-    known = {module: [names] if isinstance(names, str) else names for module, names in active.items()}
+def activate(model: nn.Module, name: str, before: State) -> None:
+    """Makes an adapter active in a model, on top of those that were active before."""
+    known = {module: [names] if isinstance(names, str) else names for module, names in before.active.items()}
     # diffusers asks the first layer which adapters are active, so that all list the same.
     others = list(dict.fromkeys(n for module in layers(model) for n in known.get(module, [])))
     for module in layers(model):
@@ -53,14 +63,14 @@ def activate(model: nn.Module, name: str, active: Active) -> None:
         module._active_adapter = names if name in names else [*names, name]
 
 
-def remove(unet: nn.Module, name: str, active: Active) -> None:
-    """Removes an adapter and the layers that were added for it, and restores which others are active."""
-    restore(active)
+def remove(unet: nn.Module, name: str, before: State) -> None:
+    """Removes an adapter and the layers that were added for it, and restores the state before."""
+    before.restore()
     unet.delete_adapters(name)
     for place, module in list(unet.named_modules()):
-        if module not in active and hasattr(module, "base_layer"):
-            parent, _, own = place.rpartition(".")
-            setattr(unet.get_submodule(parent), own, module.base_layer)
+        if module not in before.active and hasattr(module, "base_layer"):
+            unet.set_submodule(place, module.base_layer)
+    before.restore()
 
 
 def check_open(modules: Iterable[nn.Module]) -> None:
@@ -76,13 +86,3 @@ def check_open(modules: Iterable[nn.Module]) -> None:
                 f"{' and '.join(fused)} is fused into the weights of this pipeline, where it hides other LoRAs: call "
                 "pipe.unfuse_lora() to keep it adjustable, or pipe.unload_lora_weights() to keep it in the weights"
             )
-
-
-def requires_grad(unet: nn.Module) -> dict[nn.Parameter, bool]:
-    """Which weights require gradients: peft changes that whenever it adds or activates something."""
-    return {p: p.requires_grad for p in unet.parameters()}
-
-
-def restore_grad(trained: Mapping[nn.Parameter, bool]) -> None:
-    for p, was_trained in trained.items():
-        p.requires_grad_(was_trained)

@@ -18,10 +18,7 @@ STEPS = torch.linspace(0.15, 0.75, 25, dtype=torch.float32)
 def base_of(folder: Path) -> str:
     """Name of the base of the model in a folder."""
     with open_weights(folder / DIFFERENCE) as file:
-        found = (file.metadata() or {}).get("base")
-    if found is None:
-        raise ValueError(f"{folder / DIFFERENCE} does not name its base: expected one that save_difference wrote")
-    return found
+        return file.metadata()["base"]
 
 
 def save_difference(base, tuned, folder: Path, base_name: str) -> Path:
@@ -32,11 +29,8 @@ def save_difference(base, tuned, folder: Path, base_name: str) -> Path:
     Args:
         base: The base pipeline.
         tuned: The fine-tuned pipeline, of the same architecture.
-        folder: Folder to write to.
+        folder: Folder to write to; `load_pipeline` reads it from `data/`.
         base_name: Name of the base, as `load_pipeline` takes it.
-
-    Returns:
-        The file; `load_pipeline` reads it from a folder in `data/`.
     """
     from safetensors.torch import save_file
 
@@ -56,21 +50,15 @@ def save_difference(base, tuned, folder: Path, base_name: str) -> Path:
 
 @torch.no_grad()
 def apply_difference(pipe: Pipeline, file: Path) -> None:
-    """Turns a base pipeline into the one that was fine-tuned from it.
-
-    Raises:
-        ValueError: If the file is damaged, or belongs to another pipeline.
-    """
+    """Turns a base pipeline into the one that was fine-tuned from it; ValueError if the file is another's."""
     tensors, _ = read_weights(file)
     for part in BITS:
         for name, weight in getattr(pipe, part).state_dict().items():
-            if f"{part}.{name}" not in tensors:
-                raise ValueError(f"{file} does not belong to this pipeline: it has no {part}.{name}")
-            codes, step = tensors[f"{part}.{name}"], tensors.get(f"{part}.{name}.step")
+            codes, step = tensors.get(f"{part}.{name}", torch.empty(0)), tensors.get(f"{part}.{name}.step")
             if codes.dtype == torch.uint8:
                 codes = torch.stack([codes & 15, codes >> 4], -1).flatten()[: weight.numel()].to(torch.int8) - 8
             if codes.numel() != weight.numel():
-                raise ValueError(f"{file} does not belong to this pipeline: {part}.{name} is of another size")
+                raise ValueError(f"{file} does not belong to this pipeline: expected {part}.{name} in its size")
             difference = codes if step is None else codes.reshape(len(step), -1) * step.float()[:, None]
             weight.add_(difference.reshape(weight.shape).to(weight))
 

@@ -3,10 +3,12 @@
 import functools
 import hashlib
 import inspect
+import json
 import math
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -15,8 +17,7 @@ from smoothnb._utils.console import errors_only, no_bars, warn
 from smoothnb._utils.files import expanded
 from smoothnb._utils.pipeline import Pipeline, check_pipeline
 from smoothnb._utils.temporarily import default_float32
-from smoothnb.models.deltas import apply_difference
-from smoothnb.models.folder import AGAIN, check_folder, read_json, variant_of
+from smoothnb.models.deltas import DIFFERENCE, apply_difference, base_of
 from smoothnb.models.lora import import_lora
 from smoothnb.models.parts import weights_of
 from smoothnb.models.sources import find_model, smooth_lora
@@ -40,16 +41,14 @@ def load_pipeline(
 ) -> Pipeline:
     """Loads a text-to-image pipeline for the functions of this package.
 
-    The scheduler is replaced by DDIM, as in the paper, with the model's own noise schedule, see `ddim`. diffusers'
-    progress bars are disabled. The safety checker is not loaded, as the functions here decode latents themselves: add
-    one to anything that is open to the public.
+    Its scheduler is DDIM with the model's own noise schedule, see `ddim`. The safety checker is not loaded, as the
+    functions here decode latents themselves: add one to anything that is open to the public.
 
     Args:
-        name_or_path: A model that comes with smoothnb ("postcard": small, offline, runs on a CPU; "postcard-film" and
-            "postcard-neon" are fine-tuned from it); a folder written by `save_pretrained`; a `.safetensors`
-            checkpoint; an id on the Hugging Face hub; or a name that stands for one and its mirrors:
-            "stable-diffusion-v1-5", "realistic-vision-v2", "openjourney-v4". Copies in the folder named by the
-            environment variable SMOOTHNB_MODELS take precedence over the hub.
+        name_or_path: A model that comes with smoothnb ("postcard", "postcard-film", "postcard-neon"); a folder written
+            by `save_pretrained`; a `.safetensors` checkpoint; an id on the Hugging Face hub; or a name for one and its
+            mirrors: "stable-diffusion-v1-5", "realistic-vision-v2", "openjourney-v4". Copies in the folder named by
+            the environment variable SMOOTHNB_MODELS take precedence over the hub.
         device: The device; by default cuda, else mps, else cpu.
         dtype: Type of the weights; by default float16 on cuda, else float32.
         smooth: Whether to attach the smooth LoRA that comes with the model or its base; or a LoRA of your own, as
@@ -63,12 +62,13 @@ def load_pipeline(
         {"guidance_scale": 3.0}), functions use it by default.
 
     Raises:
-        FileNotFoundError: If a folder or file does not exist.
-        ValueError: If the name is unknown, or the model is not a Stable Diffusion pipeline, or a pickle.
-        OSError: If the hub cannot be reached or has no such model.
+        ValueError: If the name is unknown, or the model is not a Stable Diffusion pipeline, damaged, or a pickle.
+        OSError: If a file is missing, or the hub cannot be reached or has no such model.
     """
     device = best_device() if device is None else available_device(device)
-    source = find_model(name_or_path)
+    places, difference = find_model(name_or_path), None
+    if isinstance(places[0], Path) and (places[0] / DIFFERENCE).is_file():
+        difference, places = places[0] / DIFFERENCE, (places[0].with_name(base_of(places[0])),)
     lora = smooth_lora(name_or_path) if smooth is True else smooth
     from transformers.utils import logging as transformers_logging
 
@@ -79,16 +79,16 @@ def load_pipeline(
     with no_bars(diffusers_logging, transformers_logging), warnings.catch_warnings(), default_float32():
         # Of settings of the model's scheduler that are replaced below.
         warnings.filterwarnings("ignore", "The configuration file of this scheduler", FutureWarning)
-        for place in source.places:
+        for place in places:
             try:
                 pipe = _load(StableDiffusionPipeline, place, config)
                 break
             except OSError:
                 # A model that was removed from the hub may still be there under another name.
-                if place == source.places[-1]:
+                if place == places[-1]:
                     raise
-    if source.difference is not None:
-        apply_difference(pipe, source.difference)
+    if difference is not None:
+        apply_difference(pipe, difference)
     pipe.scheduler = ddim(pipe.scheduler)
     pipe.set_progress_bar_config(disable=True)
     # Cast after loading, as the name of the dtype argument of `from_pretrained` differs between versions of diffusers,
@@ -114,9 +114,8 @@ def ddim(scheduler, **settings: object):
     """Builds the DDIM scheduler that this package draws and inverts with, whatever scheduler a pipeline has.
 
     It has the noise schedule and the prediction type of the given one, and Stable Diffusion's spacing ("leading", from
-    t = 1): only there every step starts at the t that the one before ends at, for any number of steps, so that the
-    inversion runs through the same states; and none starts at t = T, where a model of zero terminal SNR has forgotten
-    the picture.
+    t = 1): only there every step starts at the t where the one before ends, so that an inversion runs through the same
+    states, and none starts at t = T, where a model of zero terminal SNR has forgotten the picture.
 
     Args:
         scheduler: A diffusers scheduler with ᾱ_t; it is left as it was.
@@ -157,9 +156,7 @@ def available_device(device: torch.device | str) -> torch.device:
 
 
 def fingerprint(pipe: Pipeline, exact: bool = True) -> str:
-    """Hash of a pipeline's weights, and of the state of its adapters, as 16 hexadecimal digits.
-
-    Only a sample of each weight is hashed, so that it is quick.
+    """Hash of a sample of a pipeline's weights, and of the state of its adapters, as 16 hexadecimal digits.
 
     Args:
         pipe: A diffusers pipeline.
@@ -182,37 +179,35 @@ def fingerprint(pipe: Pipeline, exact: bool = True) -> str:
 
 def _load(kind: type, place: Path | str, config: str | Path | None):
     """Loads a pipeline from a folder, a file, or the hub."""
-    parts = dict(safety_checker=None, feature_extractor=None, image_encoder=None, requires_safety_checker=False)
     whole = isinstance(place, Path) and place.is_file()
-    if isinstance(place, Path) and not whole:
-        check_folder(place)
-    try:
+    with _explained(place):
         description = PARTS if whole else kind.load_config(str(place))
-    except OSError as error:
-        raise OSError(_why_not_loaded(place, error)) from error
     if PARTS - set(description) or "text_encoder_2" in description:
         raise ValueError(
             f"{place} holds a {description.get('_class_name', 'pipeline of no known class')}, not a Stable "
             "Diffusion pipeline with one text encoder: smoothnb works with Stable Diffusion 1.x and 2.x and models "
             "fine-tuned from them"
         )
-    try:
+    options = dict(safety_checker=None, feature_extractor=None, image_encoder=None, requires_safety_checker=False)
+    with _explained(place):
         if whole:
-            pipe = kind.from_single_file(str(place), config=config and str(expanded(config)), **parts)
+            pipe = kind.from_single_file(str(place), config=config and str(expanded(config)), **options)
         else:
             # Refuses pickled weights, on the hub too.
-            pipe = _from_pretrained(kind, place, parts)
-    except OSError as error:
-        raise OSError(_why_not_loaded(place, error)) from error
-    # Raised by diffusers, transformers and tokenizers for damaged or inconsistent files.
-    except Exception as error:
-        raise ValueError(
-            f"{place} cannot be loaded: its files are damaged, or do not belong together ({error}). {AGAIN}"
-        ) from error
+            load = functools.partial(kind.from_pretrained, str(place), use_safetensors=True, **options)
+            try:
+                pipe = load()
+            except OSError as error:
+                pipe = None
+                # The weights of some parts may be there as the variant fp16 alone.
+                if re.search("variant|safetensors", str(error)):
+                    with suppress(OSError, ValueError):
+                        pipe = load(variant="fp16")
+                if pipe is None:
+                    raise
     for part in ("unet", "vae", "text_encoder"):
-        missing = [name for name, p in getattr(pipe, part).named_parameters() if p.is_meta]
-        if missing:
-            raise ValueError(f"{place} is incomplete: the weights of {part} lack {missing[0]}. {AGAIN}")
+        if missing := [name for name, p in getattr(pipe, part).named_parameters() if p.is_meta]:
+            raise ValueError(f"{place} is incomplete: the weights of {part} lack {missing[0]}. Download it again")
     try:
         check_pipeline(pipe)
     except ValueError as error:
@@ -220,32 +215,37 @@ def _load(kind: type, place: Path | str, config: str | Path | None):
     return pipe
 
 
-def _from_pretrained(kind: type, place: Path | str, parts: dict):
-    """The pipeline in a folder or on the hub, from whatever variant of its weights is there."""
-    if isinstance(place, Path):
-        return kind.from_pretrained(str(place), use_safetensors=True, variant=variant_of(place), **parts)
+@contextmanager
+def _explained(place: Path | str) -> Iterator[None]:
+    """Says what to do about the errors that diffusers, transformers and tokenizers raise for files."""
     try:
-        return kind.from_pretrained(place, use_safetensors=True, **parts)
-    except OSError as error:
-        if "variant" not in str(error):
-            raise
-        return kind.from_pretrained(place, use_safetensors=True, variant="fp16", **parts)
+        yield
+    except Exception as error:
+        missing = isinstance(error, OSError)
+        if missing and isinstance(place, str):
+            reason = (
+                f'cannot load "{place}": it is neither a folder here nor a pipeline on the Hugging Face hub. Check the '
+                "name and the network; private and gated models need `hf auth login`"
+            )
+        elif missing and place.is_file():
+            reason = (
+                f"{place} was read, but not the configuration and tokenizer of its kind, which the file does not hold: "
+                "give config=, a folder or hub id of a pipeline of the same kind, such as Stable Diffusion 1.5"
+            )
+        else:
+            reason = (
+                f"{place} cannot be loaded: its files are incomplete or damaged, or do not belong together. Save the "
+                "pipeline again with pipe.save_pretrained(...), or download it again; pickles (.bin) are not opened"
+            )
+        raise (OSError if missing else ValueError)(f"{reason}. The libraries say: {error}") from error
 
 
-def _why_not_loaded(source: Path | str, error: OSError) -> str:
-    if isinstance(source, Path) and source.is_file():
-        return (
-            f"{source} was read, but not the configuration and tokenizer of its kind, which the file does not hold: "
-            "give config=, a folder or hub id of a pipeline of the same kind, such as Stable Diffusion 1.5. diffusers "
-            f"says: {error}"
-        )
-    if isinstance(source, Path):
-        return f"{source} is incomplete: {error}. Save the pipeline again with pipe.save_pretrained(...)"
-    return (
-        f'cannot load "{source}": there is no such folder here, and the Hugging Face hub did not give a pipeline of '
-        f"that name. Check the name and the network; private and gated models need `hf auth login`; without a network, "
-        f'give a folder or a model that comes with smoothnb ("postcard"). The hub\'s client says: {error}'
-    )
+def read_json(file: Path) -> dict:
+    """Reads a JSON object from a file; a ValueError names the file if it is damaged."""
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{file} is damaged: expected a JSON object ({error})") from None
 
 
 def warn_of_unknown_words(pipe: Pipeline, words: Sequence[str], topics: Mapping[str, Sequence[str]]) -> None:

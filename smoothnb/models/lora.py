@@ -21,17 +21,14 @@ SMOOTH = "smooth"
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 
 
-def add_lora(unet: nn.Module, rank: int) -> None:
+def add_lora(unet: nn.Module, rank: int, name: str = SMOOTH) -> None:
     """Adds a new LoRA to the query, key, value and output projections of a UNet's attention, and freezes the rest.
 
     Args:
         unet: A diffusers UNet. Its output does not change yet, as one of each pair of matrices starts at zero.
         rank: Rank of the matrices; the scale is 1 (alpha equals the rank). The paper uses 8.
+        name: Name of its adapter.
     """
-    _add_adapter(unet, rank, SMOOTH)
-
-
-def _add_adapter(unet: nn.Module, rank: int, name: str) -> None:
     from diffusers.training_utils import cast_training_params
     from peft import LoraConfig
 
@@ -61,17 +58,17 @@ def stacked_lora(unet: nn.Module, rank: int, name: str) -> Iterator[list[nn.Para
         raise ValueError(f"this UNet has an adapter named {name!r} already: unet.delete_adapters({name!r}) removes it")
     check_in_place(unet, "train a LoRA")
     adapters.check_open(module for place, module in unet.named_modules() if place.endswith(tuple(TARGETS)))
-    trained, active = adapters.requires_grad(unet), adapters.active_names(unet)
+    before = adapters.State.of(unet)
     try:
         with adapters.quiet():
-            _add_adapter(unet, rank, name)
-        adapters.activate(unet, name, active)
-        for p in trained:
+            add_lora(unet, rank, name)
+        before.restore()
+        adapters.activate(unet, name, before)
+        for p in before.trained:
             p.requires_grad_(False)
         yield [p for weight, p in unet.named_parameters() if f".{name}." in weight]
     finally:
-        adapters.remove(unet, name, active)
-        adapters.restore_grad(trained)
+        adapters.remove(unet, name, before)
 
 
 @uncompiled
@@ -86,7 +83,7 @@ def lora_of(pipe: Pipeline, dtype: torch.dtype | None = None) -> Lora:
         ValueError: If it holds none, or one that is not a plain LoRA of the UNet, such as DoRA.
     """
     _smooth_layers(pipe)
-    if SMOOTH in getattr(pipe.text_encoder, "peft_config", {}):
+    if pipe.text_encoder in _smooth_parts(pipe):
         raise ValueError("the smooth LoRA of this pipeline trains the text encoder too, which a smooth LoRA may not")
     unet = adapters.unwrapped(pipe.unet)
     weights = weights_of(unet)
@@ -132,47 +129,40 @@ def import_lora(pipe: Pipeline, source: str | Path | Lora) -> Lora:
             "this pipeline has a smooth LoRA already: set_smoothness sets its weight, pipe.delete_adapters('smooth') "
             "removes it"
         )
-    modules = dict(unet.named_modules())
-    lora = source if isinstance(source, Lora) else read_lora(source, modules)
+    lora = source if isinstance(source, Lora) else read_lora(source, dict(unet.named_modules()))
     check_fits(lora, unet)
-    adapters.check_open(modules[name] for name in lora.pairs)
-    before, active, trained = _answer(unet), adapters.active_names(unet), adapters.requires_grad(unet)
-    state = {
-        f"unet.{name}.lora_{half}.weight": weight
-        for name, pair in lora.pairs.items()
-        for half, weight in (("A", pair.down), ("B", pair.up))
-    }
-    # diffusers warns when a UNet has other adapters too.
+    adapters.check_open(unet.get_submodule(name) for name in lora.pairs)
+    before, drawn = adapters.State.of(unet), _answer(unet)
+    state = {f"unet.{name}.lora_A.weight": pair.down for name, pair in lora.pairs.items()}
+    state |= {f"unet.{name}.lora_B.weight": pair.up for name, pair in lora.pairs.items()}
     try:
+        # diffusers warns when a UNet has other adapters too.
         with errors_only(logging), adapters.quiet():
             unet.load_lora_adapter(
                 state, prefix="unet", adapter_name=SMOOTH, metadata=lora.adapter_metadata(), _pipeline=pipe
             )
-        adapters.activate(unet, SMOOTH, active)
-        if torch.equal(before, _answer(unet)):
+        # The first adapter freezes the UNet.
+        if before.active:
+            before.restore()
+        adapters.activate(unet, SMOOTH, before)
+        if torch.equal(drawn, _answer(unet)):
             raise ValueError("this LoRA changes nothing: its weights or its alphas are zero. Has it been trained?")
     except BaseException:
-        adapters.remove(unet, SMOOTH, active)
-        adapters.restore_grad(trained)
+        adapters.remove(unet, SMOOTH, before)
         raise
-    if active:
-        adapters.restore_grad(trained)
     return lora
 
 
 def check_fits(lora: Lora, unet: nn.Module) -> None:
     """Raises ValueError unless a UNet has every module of a LoRA, in its shape."""
-    modules = dict(unet.named_modules())
-    if not lora.pairs:
-        raise ValueError("expected a LoRA of at least one module, got none")
+    weights = {name: getattr(module, "weight", None) for name, module in unet.named_modules()}
     for name, pair in lora.pairs.items():
-        weight = getattr(modules.get(name), "weight", None)
-        wanted = (pair.up.shape[0], *pair.down.shape[1:])
-        if weight is None or tuple(weight.shape) != wanted:
+        weight, wanted = weights.get(name), [pair.up.shape[0], *pair.down.shape[1:]]
+        if weight is None or [*weight.shape] != wanted:
             there = "has no such module" if weight is None else f"has {[*weight.shape]} there"
             raise ValueError(
-                f"this LoRA is for another architecture: expected a UNet with {name} of shape {[*wanted]}, and this "
-                f"one {there}"
+                f"this LoRA is for another architecture: expected a UNet with {name} of shape {wanted}, and this one "
+                f"{there}"
             )
 
 
@@ -203,7 +193,7 @@ def set_smoothness(pipe: Pipeline, smoothness: float) -> None:
     layers = _smooth_layers(pipe)
     adapters.check_open(layers)
     for part in _smooth_parts(pipe):
-        adapters.activate(part, SMOOTH, adapters.active_names(part))
+        adapters.activate(part, SMOOTH, adapters.State.of(part))
     for layer in layers:
         layer.set_scale(SMOOTH, float(smoothness))
 
@@ -216,27 +206,22 @@ def _smooth_parts(pipe: Pipeline) -> list[nn.Module]:
 def _smooth_layers(pipe: Pipeline) -> list[nn.Module]:
     """The layers that hold the smooth LoRA; ValueError if there are none."""
     check_pipeline(pipe)
-    layers = [
-        layer
-        for part in _smooth_parts(pipe)
-        for layer in adapters.layers(part)
-        if SMOOTH in getattr(layer, "scaling", {})
-    ]
-    if not layers:
-        raise ValueError("this pipeline has no smooth LoRA: load it with load_pipeline(..., smooth=True)")
-    return layers
+    layers = [layer for part in _smooth_parts(pipe) for layer in adapters.layers(part)]
+    if found := [layer for layer in layers if SMOOTH in getattr(layer, "scaling", {})]:
+        return found
+    raise ValueError("this pipeline has no smooth LoRA: load it with load_pipeline(..., smooth=True)")
 
 
 @contextmanager
 def blended(pipe: Pipeline, smoothness: float) -> Iterator[None]:
     """Temporarily sets another smoothness; see `set_smoothness`."""
     scales = {layer: layer.scaling[SMOOTH] for layer in _smooth_layers(pipe)}
-    active = [adapters.active_names(part) for part in _smooth_parts(pipe)]
+    before = [adapters.State.of(part) for part in _smooth_parts(pipe)]
     try:
         set_smoothness(pipe, smoothness)
         yield
     finally:
-        for names in active:
-            adapters.restore(names)
+        for state in before:
+            state.restore()
         for layer, scale in scales.items():
             layer.scaling[SMOOTH] = scale

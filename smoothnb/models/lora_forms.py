@@ -1,12 +1,11 @@
-"""What LoRA files state besides the weights: the scale of each module's weights, and which module it is."""
+"""What LoRA files state besides the weights: the settings of peft, and which module of a UNet they are for."""
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-PEFT_WEIGHTS = "adapter_model.safetensors"
-PEFT_CONFIG = "adapter_config.json"
+PEFT_WEIGHTS, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 CONFIG = "lora_adapter_metadata"
 """Entry of a file's header where diffusers stores ranks and alphas."""
 HARMLESS = {
@@ -15,38 +14,54 @@ HARMLESS = {
     "revision", "auto_mapping", "peft_version", "runtime_config", "eva_config", "fan_in_fan_out",
 }  # fmt: skip
 """Settings of `peft.LoraConfig` that are respected, or do not change the effect of a trained LoRA."""
-ORIGINAL_NAMES = {
-    "conv1": "in_layers.2", "conv2": "out_layers.3", "time_emb_proj": "emb_layers.1",
-    "conv_shortcut": "skip_connection",
-    "conv_in": "input_blocks.0.0", "conv_out": "out.2", "time_embedding.linear_1": "time_embed.0",
-    "time_embedding.linear_2": "time_embed.2",
+ORIGINAL = {
+    "input_blocks_0_0": "conv_in", "out_2": "conv_out", "time_embed_0": "time_embedding_linear_1",
+    "time_embed_2": "time_embedding_linear_2", "in_layers_2": "conv1", "out_layers_3": "conv2",
+    "emb_layers_1": "time_emb_proj", "skip_connection": "conv_shortcut",
 }  # fmt: skip
-"""Names of a UNet's parts in diffusers, and in the original code of Stable Diffusion."""
+"""Names in the original code of Stable Diffusion, and in diffusers; kohya's form has underscores for dots."""
 
 
-def original_names(modules: Sequence[str]) -> dict[str, str]:
-    """Maps names in the original code of Stable Diffusion, which some kohya files use, to those of a UNet's modules."""
-    per_block = len({name for name in modules if re.fullmatch(r"down_blocks\.0\.resnets\.\d+", name)})
-    found = {}
-    for name in modules:
-        original = ORIGINAL_NAMES.get(name)
-        if match := re.fullmatch(r"(down|mid|up)_blocks?\.(?:(\d+)\.)?(\w+)\.(\d+)\.(.+)", name):
-            side, block, kind, number, rest = match.groups()
-            place, stage = int(number), int(block or 0) * (per_block + 1)
-            rest = ORIGINAL_NAMES.get(rest, rest)
-            slot = {"resnets": "0", "attentions": "1"}.get(kind)
-            if kind == "downsamplers":
-                place, slot, rest = per_block, "0", rest.replace("conv", "op")
-            elif kind == "upsamplers":
-                place, slot = per_block, "2" if f"up_blocks.{block}.attentions.0" in modules else "1"
-            if side == "mid":
-                original = f"middle_block.{2 * place + (kind == 'attentions')}.{rest}"
-            else:
-                original = f"{'input' if side == 'down' else 'output'}_blocks."
-                original += f"{stage + place + (side == 'down')}.{slot}.{rest}"
-        if original:
-            found[original] = name
-    return found
+def from_original(name: str, per_block: int) -> str:
+    """A module's name in kohya's form, from that in the original code of Stable Diffusion.
+
+    Args:
+        name: Such as input_blocks_4_1_proj_in, which is down_blocks_1_attentions_0_proj_in.
+        per_block: Number of input blocks in a block of diffusers.
+    """
+    match = re.fullmatch(r"(input|middle|output)_blocks?_(\d+)_(?:([012])_)?(.+)", name)
+    if name in ORIGINAL or not match:
+        return ORIGINAL.get(name, name)
+    side, place, slot, rest = match[1], int(match[2]), match[3], ORIGINAL.get(match[4], match[4])
+    if side == "middle":
+        return f"mid_block_{('resnets', 'attentions')[place % 2]}_{place // 2}_{rest}"
+    block, number = divmod(place - (side == "input"), per_block)
+    side = "down" if side == "input" else "up"
+    if rest in ("op", "conv"):
+        return f"{side}_blocks_{block}_{side}samplers_0_conv"
+    return f"{side}_blocks_{block}_{'attentions' if slot == '1' else 'resnets'}_{number}_{rest}"
+
+
+def settings_of(path: Path, form: str, header: Mapping[str, str]) -> dict | None:
+    """Settings of peft, in the header of a file or beside it; None where alpha is the rank, as in kohya's programs."""
+    from peft import LoraConfig
+
+    beside = path.with_name(PEFT_CONFIG)
+    if CONFIG in header:
+        text = header[CONFIG]
+    elif form != "peft" and path.name != PEFT_WEIGHTS:
+        return None
+    elif beside.is_file():
+        text = beside.read_text(encoding="utf-8")
+    else:
+        raise ValueError(f"{path} lacks {PEFT_CONFIG} beside it, which says how strong the LoRA is: copy it there")
+    try:
+        config = dict(json.loads(text))
+    except ValueError as error:
+        raise ValueError(f"the settings of {path} cannot be read ({error}): download or copy it again") from None
+    config = {k.removeprefix("unet."): v for k, v in config.items() if not k.startswith("text_encoder.")}
+    check_plain(config, str(path))
+    return LoraConfig().to_dict() | config
 
 
 def check_plain(config: Mapping[str, object], what: str) -> None:
@@ -61,47 +76,3 @@ def check_plain(config: Mapping[str, object], what: str) -> None:
     if odd:
         shown = ", ".join(f"{k}={v!r}" for k, v in odd.items())
         raise ValueError(f"{what} is of another kind ({shown}): expected a plain LoRA")
-
-
-def alphas(path: Path, form: str, header: Mapping[str, str]) -> Callable[[str, int], float]:
-    """Returns a function from a module's name and rank to its alpha, by a file's header or the settings beside it."""
-    from peft import LoraConfig
-    from peft.utils.other import get_pattern_key
-
-    beside = path.with_name(PEFT_CONFIG)
-    if CONFIG in header:
-        text = header[CONFIG]
-    elif form == "peft" and not beside.is_file():
-        raise ValueError(f"{path} lacks {PEFT_CONFIG} beside it, which says how strong the LoRA is: copy it there")
-    elif form == "peft" or (path.name == PEFT_WEIGHTS and beside.is_file()):
-        text = beside.read_text(encoding="utf-8")
-    else:
-        text = "{}"
-    try:
-        config = dict(json.loads(text))
-    except ValueError as error:
-        raise ValueError(f"the settings of {path} cannot be read ({error}): download or copy it again") from None
-    config = {k.removeprefix("unet."): v for k, v in config.items() if not k.startswith("text_encoder.")}
-    check_plain(config, str(path))
-    if not config:
-        # kohya's programs go by the tensors (LyCORIS puts rank stabilization into them), else by the rank.
-        said = header.get("ss_network_alpha", "") if form == "kohya" else ""
-
-        def by_rank(name: str, rank: int) -> float:
-            if said.replace(".", "", 1).isdigit() and float(said) != rank:
-                raise ValueError(f"{path} has no alpha for {name}, of rank {rank}, and says {said} in its header")
-            return float(rank)
-
-        return by_rank
-    config = LoraConfig().to_dict() | config
-
-    def setting(what: str, name: str) -> float:
-        patterns = config[f"{what}_pattern"] or {}
-        return patterns.get(get_pattern_key(patterns, name), config["r" if what == "rank" else "lora_alpha"])
-
-    def by_config(name: str, rank: int) -> float:
-        if (said := setting("rank", name)) != rank:
-            raise ValueError(f"{path} says rank {said} for {name}, and holds weights of rank {rank}")
-        return float(setting("alpha", name)) * (rank**0.5 if config["use_rslora"] else 1.0)
-
-    return by_config

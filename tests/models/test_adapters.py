@@ -1,18 +1,18 @@
 """Adapters of other kinds and origins keep their state, whatever is done to the smooth LoRA."""
 
-import warnings
+import contextlib
 
 import peft
 import pytest
 import torch
 from diffusers.training_utils import _collate_lora_metadata
 from peft.utils import get_peft_model_state_dict
-from tiny import build_tiny_pipeline
+from tiny import build_tiny_pipeline, with_lora
 
 import smoothnb as sn
 from smoothnb.models.adapters import layers
 from smoothnb.models.load import fingerprint
-from smoothnb.models.lora import TARGETS, blended, stacked_lora
+from smoothnb.models.lora import blended, stacked_lora
 from smoothnb.models.lora_files import Lora, Pair
 
 pytestmark = pytest.mark.filterwarnings("ignore:Already found a `peft_config`")
@@ -26,18 +26,11 @@ def answer(pipe):
     return pipe.unet(noise, 300, embeds).sample
 
 
-def smooth_lora(pipe, scale: float = 0.3) -> Lora:
-    generator = torch.Generator().manual_seed(0)
-    pairs = {}
-    for name, module in pipe.unet.named_modules():
-        if name.endswith(tuple(TARGETS)) and "base_model" not in name:
-            out, width = module.weight.shape
-            down, up = (scale * torch.randn(s, generator=generator) for s in ((2, width), (out, 2)))
-            pairs[name] = Pair(down, up, 3.0)
-    return Lora(pairs)
+def smooth_lora() -> Lora:
+    return sn.lora_of(with_lora(build_tiny_pipeline()))
 
 
-def add(pipe, name: str, kind=peft.LoraConfig, scale: float = 0.3, part: str = "unet", **config) -> None:
+def add(pipe, name: str, kind=peft.LoraConfig, part: str = "unet", **config) -> None:
     """A trained adapter, made by peft."""
     torch.manual_seed(len(name))
     config = {"target_modules": ["to_q", "to_v", "ff.net.2"], **config}
@@ -45,7 +38,7 @@ def add(pipe, name: str, kind=peft.LoraConfig, scale: float = 0.3, part: str = "
     with torch.no_grad():
         for key, p in getattr(pipe, part).named_parameters():
             if f".{name}" in key and "magnitude" not in key:
-                p.copy_(scale * torch.randn(p.shape))
+                p.copy_(0.3 * torch.randn(p.shape))
 
 
 def load(pipe, folder, **config) -> None:
@@ -124,9 +117,8 @@ def test_other_adapters_keep_their_state_and_weight(style, tmp_path):
     pipe = build_tiny_pipeline()
     (STYLES | BASED)[style](pipe, tmp_path)
     before, kept = answer(pipe), state(pipe)
-    bare = answer(build_tiny_pipeline())
-    assert torch.equal(before, bare) is False
-    lora = smooth_lora(build_tiny_pipeline())
+    assert not torch.equal(before, answer(build_tiny_pipeline()))
+    lora = smooth_lora()
     sn.import_lora(pipe, lora)
     both = answer(pipe)
     assert not torch.allclose(both, before, atol=1e-2)
@@ -144,12 +136,20 @@ def test_other_adapters_keep_their_state_and_weight(style, tmp_path):
     sn.set_smoothness(pipe, 0)
     assert torch.equal(answer(pipe), before)
     assert {k: v for k, v in state(pipe).items() if k in kept} == kept
-    with stacked_lora(pipe.unet, 2, "more") as weights:
+    mark, modules = fingerprint(pipe), [id(module) for module in pipe.unet.modules()]
+    trained = [p.requires_grad for p in pipe.unet.parameters()]
+    with contextlib.suppress(ZeroDivisionError), stacked_lora(pipe.unet, 2, "more") as weights:
         assert torch.equal(answer(pipe), before)
+        assert {p for p in pipe.unet.parameters() if p.requires_grad} == set(weights)
         for p in weights:
             p.data.normal_()
         assert not torch.allclose(answer(pipe), before, atol=1e-2)
-    assert torch.equal(answer(pipe), before)
+        raise ZeroDivisionError
+    assert torch.equal(answer(pipe), before) and fingerprint(pipe) == mark
+    assert [id(module) for module in pipe.unet.modules()] == modules
+    assert [p.requires_grad for p in pipe.unet.parameters()] == trained
+    with pytest.raises(ValueError, match="adapter named 'smooth' already"), stacked_lora(pipe.unet, 4, "smooth"):
+        pass
     sn.set_smoothness(pipe, 1)
     assert torch.equal(answer(pipe), both)
     assert {k: v for k, v in state(pipe).items() if k in kept} == kept
@@ -162,7 +162,7 @@ def test_a_lora_without_effect_is_refused_on_top_of_any_other(style, how, tmp_pa
     pipe = build_tiny_pipeline()
     (STYLES | BASED).get(style, lambda *_: None)(pipe, tmp_path)
     before, kept, mark = answer(pipe), state(pipe), fingerprint(pipe)
-    lora = smooth_lora(build_tiny_pipeline())
+    lora = smooth_lora()
     zero = {n: Pair(p.down, p.up * (how != "weights"), p.alpha * (how != "alphas")) for n, p in lora.pairs.items()}
     with pytest.raises(ValueError, match="changes nothing"):
         sn.import_lora(pipe, Lora(zero))
@@ -172,14 +172,15 @@ def test_a_lora_without_effect_is_refused_on_top_of_any_other(style, how, tmp_pa
 @pytest.mark.parametrize("part", ["attn2.to_q", "attn2.to_k", "attn1.to_q"])
 def test_a_lora_of_queries_or_keys_alone_has_an_effect(part):
     pipe = build_tiny_pipeline()
-    lora = smooth_lora(pipe)
-    sn.import_lora(pipe, Lora({name: pair for name, pair in lora.pairs.items() if part in name}))
+    lora = Lora({name: pair for name, pair in smooth_lora().pairs.items() if part in name})
+    sn.import_lora(pipe, lora)
+    assert sn.lora_of(pipe).pairs.keys() == lora.pairs.keys()
 
 
 def test_set_smoothness_switches_the_smooth_lora_on_again(tmp_path):
     pipe = build_tiny_pipeline()
     several(pipe, tmp_path)
-    sn.import_lora(pipe, smooth_lora(build_tiny_pipeline()))
+    sn.import_lora(pipe, smooth_lora())
     assert pipe.unet.active_adapters() == ["style", "second", "smooth"]
     both = answer(pipe)
     pipe.set_adapters(["style", "second"], [0.7, 1.6])
@@ -193,7 +194,7 @@ def test_set_smoothness_switches_the_smooth_lora_on_again(tmp_path):
 
 @pytest.mark.parametrize(("how", "message"), [("disable_lora", "are disabled"), ("fuse_lora", "style is fused")])
 def test_disabled_and_fused_adapters_are_refused_by_name(how, message, tmp_path):
-    lora = smooth_lora(build_tiny_pipeline())
+    lora = smooth_lora()
     pipe = build_tiny_pipeline()
     load(pipe, tmp_path)
     getattr(pipe, how)()
@@ -203,14 +204,13 @@ def test_disabled_and_fused_adapters_are_refused_by_name(how, message, tmp_path)
     with pytest.raises(ValueError, match=message), stacked_lora(pipe.unet, 2, "more"):
         pass
     assert torch.equal(answer(pipe), before) and state(pipe) == kept
-    pipe = build_tiny_pipeline()
-    load(pipe, tmp_path)
+    pipe.enable_lora() if how == "disable_lora" else pipe.unfuse_lora()
     sn.import_lora(pipe, lora)
     getattr(pipe, how)()
-    before = answer(pipe)
-    with pytest.raises(ValueError, match=message.replace("style is", "style and smooth is")):
+    before, message = answer(pipe), message.replace("style is", "style and smooth is")
+    with pytest.raises(ValueError, match=message):
         sn.set_smoothness(pipe, 0.5)
-    with pytest.raises(ValueError, match=message.replace("style is", "style and smooth is")), blended(pipe, 0.5):
+    with pytest.raises(ValueError, match=message), blended(pipe, 0.5):
         pass
     assert torch.equal(answer(pipe), before)
     pipe.enable_lora() if how == "disable_lora" else pipe.unfuse_lora()
@@ -220,43 +220,28 @@ def test_disabled_and_fused_adapters_are_refused_by_name(how, message, tmp_path)
 
 def test_fingerprints_notice_every_state_of_adapters(tmp_path):
     pipe = build_tiny_pipeline()
-    seen = {fingerprint(pipe): "bare"}
-
-    def differs(what: str) -> None:
-        mark = fingerprint(pipe)
-        assert mark not in seen, f"{what} looks like {seen[mark]}"
-        assert mark == fingerprint(pipe)
-        seen[mark] = what
-
+    marks = [fingerprint(pipe)]
     load(pipe, tmp_path)
-    differs("style")
-    for weight in (0.7, {"unet": 0.7, "text_encoder": 0.2}, {"unet": {"down": 0.3, "mid": 1.0, "up": 1.0}}):
-        pipe.set_adapters("style", weight)
-        differs(f"style at {weight}")
-    pipe.disable_lora()
-    differs("disabled")
-    pipe.enable_lora()
-    pipe.unet.set_adapters([])
-    differs("inactive in the UNet")
-    pipe.set_adapters("style", 0.7)
-    before = fingerprint(pipe)
-    with warnings.catch_warnings():
-        sn.import_lora(pipe, smooth_lora(build_tiny_pipeline()))
-    differs("with the smooth one")
-    sn.set_smoothness(pipe, 0.5)
-    differs("smoothness 0.5")
-    pipe.fuse_lora()
-    differs("fused")
-    pipe.unload_lora_weights()
-    differs("fused for good")
+    for change in (
+        lambda: pipe.set_adapters("style", 0.7),
+        lambda: pipe.set_adapters("style", {"unet": 0.7, "text_encoder": 0.2}),
+        lambda: pipe.set_adapters("style", {"unet": {"down": 0.3, "mid": 1.0, "up": 1.0}}),
+        pipe.disable_lora,
+        lambda: (pipe.enable_lora(), pipe.unet.set_adapters([])),
+        lambda: (pipe.set_adapters("style", 0.8), add(pipe, "save", modules_to_save=["conv_out"])),
+        lambda: pipe.unet.set_adapter("style"),
+        lambda: sn.import_lora(pipe, smooth_lora()),
+        lambda: sn.set_smoothness(pipe, 0.5),
+        lambda: (pipe.unet.delete_adapters("save"), pipe.fuse_lora()),
+        pipe.unload_lora_weights,
+    ):
+        change()
+        marks.append(fingerprint(pipe))
+    assert len(set(marks)) == len(marks), marks
     pipe = build_tiny_pipeline()
     load(pipe, tmp_path)
     pipe.set_adapters("style", 0.7)
-    assert fingerprint(pipe) == before
-    add(pipe, "save", modules_to_save=["conv_out"])
-    differs("whole weights")
-    pipe.unet.set_adapter("style")
-    differs("without them")
+    assert fingerprint(pipe) == marks[1]
 
 
 @pytest.mark.parametrize("config", [{"use_dora": True}, {"modules_to_save": ["conv_out"]}, {"kind": peft.LoHaConfig}])

@@ -1,5 +1,9 @@
+"""Pipelines from folders: what they have and say, and what is wrong with folders that are broken or of other kinds."""
+
 import inspect
 import json
+import pickle
+import shutil
 import subprocess
 import sys
 import warnings
@@ -7,21 +11,25 @@ import warnings
 import pytest
 import torch
 from diffusers import DDIMScheduler, PNDMScheduler
+from safetensors.torch import load_file, save_file
 
 from smoothnb import UnknownWordsWarning, load_pipeline
 from smoothnb.models import load, sources
 
+UNET, TEXT = "unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"
 WORDS = {"words": ["a", "red", "house", "at", "night"], "topics": {"time": ["night"], "thing": ["house"]}}
 
 
 @pytest.fixture
 def folder(tiny_folder, tmp_path):
-    """A private copy of the model's folder, made of links."""
-    copy = tmp_path / "copy"
-    copy.mkdir()
-    for path in tiny_folder.iterdir():
-        (copy / path.name).symlink_to(path)
-    return copy
+    """A private copy of the model's folder."""
+    return shutil.copytree(tiny_folder, tmp_path / "copy")
+
+
+def renamed(folder, **changes) -> None:
+    """Changes what a folder says about its pipeline."""
+    index = json.loads((folder / "model_index.json").read_text()) | changes
+    (folder / "model_index.json").write_text(json.dumps(index))
 
 
 @pytest.fixture
@@ -41,29 +49,20 @@ def test_a_folder_is_loaded_in_float32_with_quiet_ddim(tiny_folder):
     )  # fmt: skip
     assert {name: pipe.scheduler.config[name] for name in settings} == settings
     assert pipe.progress_bar(range(1)).disable
-
-
-def test_dtype_can_be_chosen(tiny_folder):
     assert load_pipeline(tiny_folder, dtype=torch.bfloat16).unet.dtype == torch.bfloat16
 
 
-def test_half_precision_is_the_default_on_cuda_alone(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    assert load.best_device().type == "cuda"
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert load.best_device().type == "mps"
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    assert load.best_device().type == "cpu"
+@pytest.mark.parametrize(("cuda", "mps", "best"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")])
+def test_the_default_device_is_the_fastest(monkeypatch, cuda, mps, best):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert load.best_device().type == best
 
 
-def test_another_scheduler_becomes_ddim_with_the_same_noise(folder, tiny_folder):
-    (folder / "scheduler").unlink()
+def test_another_scheduler_becomes_ddim_with_the_same_noise(folder):
     pndm = PNDMScheduler(beta_start=0.001, beta_end=0.013, beta_schedule="scaled_linear", skip_prk_steps=True)
     pndm.save_pretrained(folder / "scheduler")
-    index = json.loads((folder / "model_index.json").read_text()) | {"scheduler": ["diffusers", "PNDMScheduler"]}
-    (folder / "model_index.json").unlink()
-    (folder / "model_index.json").write_text(json.dumps(index))
+    renamed(folder, scheduler=["diffusers", "PNDMScheduler"])
     with warnings.catch_warnings():
         # diffusers asks for steps_offset=1; models with another one exist, and must load.
         warnings.simplefilter("ignore", FutureWarning)
@@ -85,6 +84,7 @@ def test_packaged_models_load_by_name(tiny_folder, monkeypatch):
         ("postcrad", ValueError, 'unknown model "postcrad": expected a model that comes with smoothnb'),
         ("./no-such-folder", FileNotFoundError, "there is no folder or file no-such-folder"),
         ("/no/such/folder", FileNotFoundError, "there is no folder or file /no/such/folder"),
+        ("models/a.safetensors", FileNotFoundError, "there is no folder or file models"),
         ("", ValueError, "is not a diffusers pipeline"),
     ],
 )
@@ -100,17 +100,63 @@ def test_a_folder_without_a_pipeline_says_what_is_in_it(tmp_path):
 
 
 def test_other_kinds_of_pipelines_are_refused(folder):
-    index = json.loads((folder / "model_index.json").read_text()) | {"_class_name": "StableDiffusionXLPipeline"}
-    (folder / "model_index.json").unlink()
-    (folder / "model_index.json").write_text(json.dumps(index | {"text_encoder_2": ["transformers", "CLIPTextModel"]}))
+    renamed(folder, _class_name="StableDiffusionXLPipeline", text_encoder_2=["transformers", "CLIPTextModel"])
     with pytest.raises(ValueError, match="holds a StableDiffusionXLPipeline"):
         load_pipeline(folder)
 
 
-def test_an_incomplete_folder_says_so(folder):
-    (folder / "unet").unlink()
-    with pytest.raises(OSError, match="is incomplete"):
-        load_pipeline(folder)
+class Trap:
+    """Says so when it is unpickled."""
+
+    def __reduce__(self):
+        return pytest.fail, ("unpickled",)
+
+
+def cut(file):
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def pickled(file, name):
+    file.unlink()
+    torch.save({"weight": Trap()}, file.with_name(name))
+
+
+def without_a_weight(file):
+    tensors = load_file(file)
+    tensors.pop("conv_in.weight")
+    save_file(tensors, file, {"format": "pt"})
+
+
+def narrowed(file):
+    file.write_text(file.read_text().replace('"cross_attention_dim": 16', '"cross_attention_dim": 24'))
+
+
+DAMAGES = {
+    "cut UNet": (UNET, cut, ValueError, "unet.* is cut off or damaged"),
+    "cut text encoder": (TEXT, cut, ValueError, "text_encoder.* is cut off or damaged"),
+    "pickle of that name": (TEXT, lambda f: f.write_bytes(pickle.dumps(Trap())), ValueError, "is a pickle"),
+    "pickled UNet": (UNET, lambda f: pickled(f, "diffusion_pytorch_model.bin"), OSError, "no file named .*safetensors"),
+    "pickled text encoder": (TEXT, lambda f: pickled(f, "pytorch_model.bin"), OSError, "no file named .*safetensors"),
+    "a weight is missing": (UNET, without_a_weight, ValueError, r"lack conv_in\.weight"),
+    "another width": ("unet/config.json", narrowed, ValueError, "do not belong together"),
+    "no configuration": ("vae/config.json", lambda f: f.unlink(), OSError, r"no file named config\.json"),
+    "damaged configuration": ("unet/config.json", lambda f: f.write_text("{"), OSError, "not a valid JSON"),
+    "damaged index": ("model_index.json", lambda f: f.write_text("[]"), ValueError, "incomplete or damaged"),
+    "no tokenizer": ("tokenizer/tokenizer.json", lambda f: f.unlink(), FileNotFoundError, "tokenizer/tokenizer.json"),
+    "damaged tokenizer": ("tokenizer/tokenizer.json", lambda f: f.write_text("{"), ValueError, "incomplete or damaged"),
+    "damaged vocabulary": ("vocabulary.json", lambda f: f.write_text("{"), ValueError, "is damaged: expected a JSON"),
+    "other vocabulary": ("vocabulary.json", lambda f: f.write_text("{}"), ValueError, "expected words and topics"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # of libraries, before the error
+@pytest.mark.parametrize("name", DAMAGES)
+def test_what_is_wrong_with_a_folder_is_named_and_nothing_is_unpickled(folder, name):
+    place, damage, error, message = DAMAGES[name]
+    damage(folder / place)
+    with pytest.raises(error, match=message) as said:
+        load_pipeline(folder, "cpu")
+    assert str(folder) in str(said.value)
 
 
 def test_without_a_network_folders_load_in_silence_and_the_hub_says_what_to_do(tiny_folder):
@@ -131,10 +177,11 @@ sn.load_pipeline("nobody/no-such-model")
     assert "Check the name and the network" in run.stderr
 
 
-@pytest.mark.parametrize("prompt", ["a red house at night", "A RED house, at night!!", "", ["a house", "red"]])
-def test_known_words_draw_no_warning(talking, prompt):
-    embeds, _ = talking.encode_prompt(prompt, "cpu", 1, True)
-    assert torch.isfinite(embeds).all()
+def test_known_words_and_embeddings_draw_no_warning(talking):
+    for prompt in ("a red house at night", "A RED house, at night!!", "", ["a house", "red"]):
+        assert torch.isfinite(talking.encode_prompt(prompt, "cpu", 1, True)[0]).all()
+    embeds = torch.zeros(1, 32, 16)
+    assert torch.equal(talking.encode_prompt(None, "cpu", 1, False, prompt_embeds=embeds)[0], embeds)
 
 
 def test_unknown_words_are_named_once_with_what_the_model_knows(talking):
@@ -153,9 +200,3 @@ def test_warning_changes_neither_embeddings_nor_signature(talking, tiny_folder):
         warned, _ = talking.encode_prompt("a zebra", "cpu", 1, False)
     assert torch.equal(warned, silent.encode_prompt("a zebra", "cpu", 1, False)[0])
     assert inspect.signature(talking.encode_prompt) == inspect.signature(silent.encode_prompt)
-
-
-def test_embeddings_in_place_of_a_prompt_pass_through(talking):
-    embeds = torch.zeros(1, 32, 16)
-    out, _ = talking.encode_prompt(None, "cpu", 1, False, prompt_embeds=embeds)
-    assert torch.equal(out, embeds)
