@@ -1,9 +1,7 @@
 PYTHON ?= python3
-# Passed on: make lab LAB_ARGS="--no-browser --port 8890", make test PYTEST_ARGS="-k slerp -x",
-# make data DATA_ARGS="--device cuda".
+# Passed on: make lab LAB_ARGS="--no-browser --port 8890", make test PYTEST_ARGS="-k slerp -x".
 LAB_ARGS ?=
 PYTEST_ARGS ?=
-DATA_ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -12,7 +10,7 @@ DOCS_STAMP := $(VENV)/.installed-docs
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test test-all notebooks docs data clean
+.PHONY: help setup lab test test-all notebooks docs clean
 
 help:
 	@echo "make lab        set up, and open JupyterLab on the first notebook (LAB_ARGS=...)"
@@ -20,7 +18,6 @@ help:
 	@echo "make test-all   the same, with the slow tests and those in a browser"
 	@echo "make notebooks  run every notebook and keep its outputs in place"
 	@echo "make docs       build the site with the API reference and the notebooks into site/"
-	@echo "make data       train the postcard models again, for hours, and replace data/ (DATA_ARGS=...)"
 	@echo "make clean      remove the environment, caches and builds"
 
 setup: $(STAMP)
@@ -61,10 +58,6 @@ $(DOCS_STAMP): $(STAMP)
 
 docs: $(DOCS_STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
-
-# Trained parts stay in runs/, so the same command resumes a run that was interrupted.
-data: $(STAMP)
-	PYTHON=$(BIN)/python sh recipes/postcards/make_data.sh $(DATA_ARGS)
 
 clean:
 	rm -rf $(VENV) build dist site .pytest_cache .ruff_cache .hypothesis

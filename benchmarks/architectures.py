@@ -1,4 +1,4 @@
-"""Stable Diffusion's architecture with random weights, as speed and memory do not depend on their values."""
+"""Stable Diffusion's architecture with random weights: speed and memory do not depend on what they hold."""
 
 from dataclasses import dataclass
 

@@ -1,10 +1,10 @@
-"""Compares edits in words with their true answers, on the base and on the smooth model.
+"""Edits in words beside their true answers, of base and smooth model: is the edit there, and what became of the rest?
 
     python benchmarks/editing.py --output docs/results/editing/shipped
 
-Held-out scenes with prompts that leave nothing out, each with a local edit (another colour or thing) and a global one
-(another time, land or weather). The true answer is the nearest scene that the edited prompt describes. Results are
-written as soon as they are measured, and inversions are cached, so the same command resumes a run that was interrupted.
+Held-out scenes, each with a local edit (another colour or thing) and a global one (another time, land or weather), and
+prompts that leave nothing out. Figures are written when they are there, and inversions are kept in the cache: the same
+command goes on where it was broken off.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import itertools
 import json
 import random
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,19 +29,20 @@ from smoothnb.inversion.ddim import ddim_invert
 from smoothnb.inversion.inversion import Inversion
 from smoothnb.inversion.null_text import null_text_invert
 from smoothnb.models.load import load_pipeline
-from smoothnb.postcards.captions import GRAMMAR, edit_as_stated, full_caption, names
+from smoothnb.postcards.captions import full_caption
 from smoothnb.postcards.reader import load_reader
 from smoothnb.postcards.render import render, thing_mask
-from smoothnb.postcards.scene import Scene, random_scenes
+from smoothnb.postcards.scene import COLOURS, FACTORS, Scene, edit, random_scenes
 from smoothnb.postcards.stream import HELD_OUT
 from smoothnb.sampling import finish
 
 MODELS = ("base", "smooth")
 STANDING = ("house", "pine", "lighthouse")
-"""Things that can replace each other in the same place."""
+"""Things that may stand in for one another in the same place."""
 WAYS = {
-    "null-text, switch 1": ("null", {"switch": 1.0}),
-    "null-text, switch 0.8 (the paper)": ("null", {"switch": 0.8}),
+    "null-text, switch 1, guidance 7.5": ("null", {"switch": 1.0}),
+    "null-text, switch 0.8, guidance 7.5 (the paper)": ("null", {"switch": 0.8}),
+    "null-text, switch 0.8, guidance 2": ("null", {"switch": 0.8, "guidance_scale": 2.0}),
     "DDIM, switch 0.4": ("ddim", {"switch": 0.4}),
     "DDIM, switch 0.6": ("ddim", {"switch": 0.6}),
     "DDIM, switch 0.8": ("ddim", {"switch": 0.8}),
@@ -49,63 +50,58 @@ WAYS = {
     "DDIM, attention": ("ddim", {"method": "attention"}),
     "SDEdit, switch 0.6": ("ddim", {"method": "sdedit"}),
 }
-"""Inversion that each way starts from, and its options of `edit_text`."""
+"""How an edit is made: the inversion it starts from, and the options of `edit_text`."""
 FIGURES = {
     "found": "edit found ↑", "kept": "rest kept ↑", "answer": "dB to the true edit ↑",
-    "outside": "dB outside the thing ↑", "moved": "pixels moved ↓", "seconds": "seconds per edit",
+    "outside": "dB outside the thing ↑", "moved": "pixels moved ↓", "seconds": "seconds an edit",
 }  # fmt: skip
 DIGITS = {"found": ".1%", "kept": ".1%", "answer": ".2f", "outside": ".2f", "moved": ".1f", "seconds": ".2f"}
 SHOWN = 8
-"""Number of scenes on a sheet."""
+"""Scenes on a sheet."""
 MARGIN = 4
-"""Pixels around the thing that count as part of it, because the autoencoder blurs its outline."""
+"""Pixels around the thing that count as its own: the autoencoder smears its outline."""
 
 
 def cases(count: int) -> dict[str, list[tuple[Scene, Scene]]]:
-    """Scenes with a thing, all of whose topics have a name, before and after a local and a global edit."""
+    """Scenes that have a thing, each before and after a local and a global edit."""
     rng = random.Random(HELD_OUT)
-    scenes = (s for s in random_scenes(HELD_OUT) if s.thing != "none" and names(s).keys() == GRAMMAR.keys())
+    scenes = itertools.islice((s for s in random_scenes(HELD_OUT) if s.thing != "none"), count)
 
-    def other(scene: Scene, topic: str, values: Iterable[str]) -> Scene:
-        name = rng.choice([value for value in values if value != names(scene)[topic]])
-        return edit_as_stated(scene, GRAMMAR[topic][name][0])
+    def other(scene: Scene, factor: str, values: Sequence[str]) -> Scene:
+        return edit(scene, **{factor: rng.choice([v for v in values if v != getattr(scene, factor)])})
 
     found: dict[str, list[tuple[Scene, Scene]]] = {"local": [], "global": []}
-    for number, scene in enumerate(itertools.islice(scenes, count)):
+    for number, scene in enumerate(scenes):
         of_thing = number % 2 and scene.thing in STANDING
-        local = other(scene, "thing", STANDING) if of_thing else other(scene, "colour", GRAMMAR["colour"])
-        topic = ("time", "land", "weather")[number % 3]
-        topic = "time" if topic == "land" and scene.thing == "sailboat" else topic
+        local = other(scene, "thing", STANDING) if of_thing else other(scene, "colour", COLOURS)
+        factor = ("time", "land", "weather")[number % 3]
+        factor = "time" if factor == "land" and scene.thing == "sailboat" else factor
         found["local"].append((scene, local))
-        found["global"].append((scene, other(scene, topic, GRAMMAR[topic])))
+        found["global"].append((scene, other(scene, factor, FACTORS[factor])))
     return found
 
 
 def judge(pictures: Sequence[Image.Image], pairs: Sequence[tuple[Scene, Scene]], reader) -> dict[str, list[float]]:
-    """Computes `FIGURES`, except the seconds, of each edited picture."""
+    """Of each edited picture: `FIGURES`, but for the seconds."""
     before, after = ([pair[i] for pair in pairs] for i in (0, 1))
     pixels = to_pixels(pictures, pictures[0].height, pictures[0].width)
     errors = (pixels - render(after, pixels.shape[-1])).square().mean(1, keepdim=True)
     mask = torch.maximum(thing_mask(before, pixels.shape[-1]), thing_mask(after, pixels.shape[-1]))
     rest = (F.max_pool2d(mask, 2 * MARGIN + 1, 1, MARGIN) < 0.01).float()
-    found: dict[str, list[float]] = {
-        "found": [],
-        "kept": [],
+    readings = reader.read(pixels)
+    changed = [[f for f in FACTORS if getattr(a, f) != getattr(b, f)] for a, b in pairs]
+    right = [{f: r.factors[f] == getattr(scene, f) for f in FACTORS} for r, scene in zip(readings, after, strict=True)]
+    return {
+        "found": [float(all(r[f] for f in names)) for r, names in zip(right, changed, strict=True)],
+        "kept": [float(np.mean([r[f] for f in FACTORS if f not in n])) for r, n in zip(right, changed, strict=True)],
         "answer": (-10 * errors.flatten(1).mean(1).log10()).tolist(),
         "outside": (-10 * ((errors * rest).flatten(1).sum(1) / rest.flatten(1).sum(1)).log10()).tolist(),
-        "moved": [],
+        "moved": [float(np.hypot(r.x - scene.x, r.y - scene.y)) for r, scene in zip(readings, after, strict=True)],
     }
-    for reading, (old, new) in zip(reader.read(pixels), pairs, strict=True):
-        changed = dict(names(new).items() - names(old).items())
-        same = dict(names(new).items() & names(old).items())
-        found["found"].append(float(all(reading.agrees(changed).values())))
-        found["kept"].append(float(np.mean([*reading.agrees(same).values(), reading.count == 1])))
-        found["moved"].append(float(np.hypot(reading.x - new.x, reading.y - new.y)))
-    return found
 
 
 class Bench:
-    """One model, and its inversions of the scenes."""
+    """One model, and inversions of the scenes by it."""
 
     def __init__(self, model: str, options, pairs: dict[str, list[tuple[Scene, Scene]]]):
         self.pipe, self.options, self.pairs = load_pipeline("postcard", smooth=model == "smooth"), options, pairs
@@ -114,7 +110,7 @@ class Bench:
         self.reader, self._found = load_reader(), {}
 
     def inversions(self, kind: str) -> list[Inversion]:
-        """Inverts the scenes, in batches."""
+        """In batches."""
         if kind not in self._found:
             own, options = [], self.options
             for start in range(0, len(self.scenes), options.batch_size):
@@ -128,19 +124,17 @@ class Bench:
                         )
                     )  # fmt: skip
                 else:
-                    own.append(
-                        ddim_invert(self.pipe, pictures, prompts, options.steps, cache=options.cache, progress=False)
-                    )
+                    own.append(ddim_invert(self.pipe, pictures, prompts, options.steps, 0, options.cache, False))
             self._found[kind] = own
         return self._found[kind]
 
     def draw(self, kind: str, way: str, number: int) -> list[Image.Image]:
-        """Draws the edits of one batch."""
+        """The edits of one batch."""
         inversion, options = WAYS[way]
         batch, start = self.inversions(inversion)[number], number * self.options.batch_size
         own = self.pairs[kind][start : start + len(batch)]
         if options.get("method") == "attention" and kind == "local":
-            options = options | {"blend": sorted({f"{names(s)['colour']} {s.thing}" for pair in own for s in pair})}
+            options = options | {"blend": sorted({f"{scene.colour} {scene.thing}" for pair in own for scene in pair})}
         steps = edit_text(self.pipe, batch, [full_caption(after) for _, after in own], seed=number, **options)
         return finish(self.pipe, steps, progress=False)
 
@@ -150,7 +144,7 @@ class Bench:
         return judge(pictures, self.pairs[kind], self.reader)
 
     def seconds(self, rounds: int = 3) -> dict[str, float]:
-        """Median time of each way for a single picture. Ways take turns."""
+        """Of each way, for one picture alone, drawn by turns: the median."""
         taken: dict[str, list[float]] = {way: [] for way in WAYS}
         target = full_caption(self.pairs["local"][0][1])
         found = {kind: self.inversions(kind)[0][0] for kind in ("null", "ddim")}
@@ -174,7 +168,7 @@ def table(results: dict, kind: str) -> str:
 
 
 def comparison(results: dict) -> str:
-    """Tabulates the differences between smooth and base model, case by case, with the interval over cases."""
+    """Smooth less base, case by case, with the interval over cases."""
     lines = ["| | | " + " | ".join(FIGURES[k] for k in ("found", "answer", "outside")) + " |", "|---|---|---|---|---|"]
     for kind in ("local", "global"):
         for way in WAYS:
@@ -193,7 +187,7 @@ def comparison(results: dict) -> str:
 
 
 def at_equal_success(results: dict) -> str:
-    """Tabulates how well switching keeps the rest where both models find as many local edits, by interpolation."""
+    """What switching leaves of the rest where both models find as many local edits: read off between the switches."""
     ways = [way for way in WAYS if way.startswith("DDIM, switch")]
     both = [results.get(model, {}).get("local", {}) for model in MODELS]
     if any(way not in rows for rows in both for way in ways):
@@ -209,7 +203,7 @@ def at_equal_success(results: dict) -> str:
 
     count = found.shape[-1]
     drawn = np.random.default_rng(0).integers(count, size=(2000, count))
-    lines = ["| edits found | base | smooth | smooth minus base, 95 % |", "|---|---|---|---|"]
+    lines = ["| edits found | base | smooth | smooth less base, 95 % |", "|---|---|---|---|"]
     for share in (0.85, 0.9):
         base, smooth = read_off(share, np.arange(count))
         low, high = np.percentile([np.subtract(*read_off(share, rows)[::-1]) for rows in drawn], (2.5, 97.5))
@@ -219,7 +213,7 @@ def at_equal_success(results: dict) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scenes", type=int, default=64, help="number of scenes; each is edited twice")
+    parser.add_argument("--scenes", type=int, default=64, help="each is edited twice")
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--inner-steps", type=int, default=2, help="of null-text inversion")
     parser.add_argument("--batch-size", type=int, default=16)
@@ -232,7 +226,7 @@ def main() -> None:
     def write() -> None:
         file.write_text(json.dumps(results) + "\n")
         parts = {f"{kind.capitalize()} edits, {options.scenes} scenes": table(results, kind) for kind in pairs}
-        parts["Smooth minus base, with the interval over scenes (95 %)"] = comparison(results)
+        parts["Smooth less base, with the interval over scenes (95 %)"] = comparison(results)
         parts["dB outside the thing at equal success, switching from DDIM inversion"] = at_equal_success(results)
         write_tables(file, parts, results)
 

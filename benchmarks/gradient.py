@@ -1,8 +1,8 @@
-"""Compares the regularizer's gradient by finite differences with the exact double backward in float32.
+"""How well the finite difference gives the regularizer's gradient, beside the exact double backward in float32.
 
     python benchmarks/gradient.py --output docs/results/training/gradient.json
 
-The postcard model has a LoRA with random weights, and the timesteps are spread from 30 to 990.
+On the postcard LoRA with weights drawn at random, over timesteps from 30 to 990.
 """
 
 import argparse
@@ -24,7 +24,7 @@ TRIED = {
     torch.float16: [(0.0, 0.01), (-0.003, 0.003), (-0.03, 0.03)],
     torch.bfloat16: [(-0.01, 0.01), (-0.03, 0.03), (-0.1, 0.1)],
 }
-"""Points to compare with those that the package uses."""
+"""Points beside those that the package uses."""
 
 
 def main() -> None:

@@ -1,14 +1,13 @@
-"""Compares inversions on the base and on the smooth model: reconstructions, edits, and paths between two pictures.
+"""What inversion brings back, of base and smooth model: reconstruction, edits, and the way between two real pictures.
 
     python benchmarks/inversion.py --output docs/results/inversion/shipped
 
-The pictures are renders of held-out scenes with their captions, in pairs, and four pictures that no scene has. Results
-are written as soon as they are measured, and inversions are cached, so the same command resumes a run that was
-interrupted.
+Pictures are renders of held-out scenes with their captions, in pairs, and four that the postcard world does not hold.
+Figures are written when they are there, and inversions are kept in the cache: the same command goes on where it was
+broken off.
 """
 
 import argparse
-import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -30,13 +29,11 @@ from smoothnb.inversion.inversion import Inversion
 from smoothnb.inversion.null_text import null_text_invert
 from smoothnb.latents import decode, encode
 from smoothnb.models.load import load_pipeline
-from smoothnb.models.parts import recommended_guidance
-from smoothnb.postcards.captions import GRAMMAR, edit_as_stated, full_caption, names
 from smoothnb.postcards.pictures import beyond
 from smoothnb.postcards.reader import load_reader
 from smoothnb.postcards.render import render
-from smoothnb.postcards.scene import random_scenes
-from smoothnb.postcards.stream import HELD_OUT, held_out_prompts, held_out_scenes
+from smoothnb.postcards.scene import COLOURS, edit, random_scenes
+from smoothnb.postcards.stream import held_out_prompts, held_out_scenes
 from smoothnb.sampling import generate
 
 MODELS = ("base", "smooth")
@@ -48,13 +45,13 @@ METRICS = {
     "worst": "worst picture",
 }
 DIGITS = {"mse": ".5f", "ssim": ".4f", "follows": ".0%", "kept": ".0%", "change": ""}
-"""Formats of figures; all others have two decimals."""
+"""Formats of figures; two digits behind the point for all others."""
 EDIT_FIGURES = {
-    "follows": "new colour read ↑", "kept": "rest kept ↑", "answer": "dB to the true edit ↑",
-    "unedited": "dB without the edit ↑",
+    "follows": "new colour read", "kept": "thing kept", "answer": "dB beside the true answer",
+    "unedited": "dB without the edit",
 }  # fmt: skip
 PATH_FIGURES = {
-    "istd": "ISTD ↓", "change": "change from the first row, 95 %", "mean_distance": "mean distance",
+    "istd": "ISTD ↓", "change": "beside the first row, 95 %", "mean_distance": "mean distance",
     "ends": "dB of the ends ↑",
 }  # fmt: skip
 EDITS = {
@@ -63,11 +60,13 @@ EDITS = {
     "null-text, from the empty prompt": {"start": "empty"},
 }
 STRIPS = 3
-"""Number of paths that are saved as strips."""
+"""How many ways between two pictures are kept as strips."""
+EDITED = (1 << 40) + 2
+"""Seed of the scenes whose colour is changed, which no training draws."""
 
 
 def guided(pipe, found: Inversion, guidance_scale: float) -> list[Image.Image]:
-    """Draws pictures from a DDIM inversion with guidance against the empty prompt, which does not reproduce them."""
+    """Pictures drawn from an inversion with guidance and the empty prompt, as if nothing were amiss."""
     return generate(
         pipe, found.settings.prompts, 0, found.latents, found.settings.num_inference_steps, guidance_scale,
         progress=False,
@@ -75,11 +74,11 @@ def guided(pipe, found: Inversion, guidance_scale: float) -> list[Image.Image]:
 
 
 BASE_ALONE = ("DDIM without text, no guidance", "DDIM, 3 fixed-point steps, no guidance", "negative-prompt inversion")
-"""Inversions that are measured on the base model alone, as edits are, because they do not compare the models."""
+"""Ways to invert that are compared in one model alone, as are edits: their question is not which model is smooth."""
 
 
 class Bench:
-    """Pictures, prompts, and the inversions that are compared."""
+    """Pictures, prompts, and the ways to invert them that are compared."""
 
     def __init__(self, options):
         self.options = options
@@ -96,9 +95,8 @@ class Bench:
 
     def ddim(self, model: str, prompts: str | list[str], fixed_point_steps: int = 0) -> Inversion:
         return ddim_invert(
-            self.pipe(model), self.pictures, prompts, self.options.steps, fixed_point_steps, cache=self.options.cache,
-            progress=False,
-        )  # fmt: skip
+            self.pipe(model), self.pictures, prompts, self.options.steps, fixed_point_steps, self.options.cache, False
+        )
 
     def null(self, model: str, pictures: list, prompts: list[str], **options) -> Inversion:
         options = {"inner_steps": self.options.inner_steps} | options
@@ -111,7 +109,7 @@ class Bench:
         return self.null(model, self.pictures, self.prompts, shared=False)
 
     def pairs(self, model: str) -> Iterator[Inversion]:
-        """Inverts the pictures two by two, each pair with one series."""
+        """Of the pictures two by two, each two with one series."""
         for start in range(0, len(self.pictures), 2):
             pair = slice(start, start + 2)
             yield self.null(model, self.pictures[pair], self.prompts[pair])
@@ -137,18 +135,18 @@ class Bench:
         }
 
     def edits(self, model: str, folder: Path) -> dict[str, dict[str, float]]:
-        """Draws pictures again with another colour in the prompt, and compares them with the true edits."""
-        pipe, reader, colours = self.pipe(model), load_reader(), list(GRAMMAR["colour"])
-        coloured = (s for s in random_scenes(HELD_OUT) if "colour" in names(s))
-        scenes = list(itertools.islice(coloured, self.options.edits))
-        after = [
-            edit_as_stated(s, colours[(colours.index(names(s)["colour"]) + 1 + i % 6) % 7])
-            for i, s in enumerate(scenes)
-        ]
-        prompts, wanted = ([full_caption(s) for s in chosen] for chosen in (scenes, after))
+        """The colour in the prompt changed: how many pictures follow, and how near they are to the true answer."""
+        pipe, reader = self.pipe(model), load_reader()
+        scenes = [s for s, _ in zip(random_scenes(EDITED, land="meadow"), range(4 * self.options.edits), strict=False)]
+        scenes = [s for s in scenes if s.thing != "none"][: self.options.edits]
+        colours = [COLOURS[(COLOURS.index(s.colour) + 1 + i % 5) % 6] for i, s in enumerate(scenes)]
+        prompts, wanted = (
+            [f"a {c} {s.thing} in a meadow at {s.time}" for s, c in zip(scenes, chosen, strict=True)]
+            for chosen in ([s.colour for s in scenes], colours)
+        )
         before = to_pil(render(scenes))
-        answer = to_pil(render(after))
-        found, sheet = {}, {"before": before, "true edit": answer}
+        answer = to_pil(render([edit(s, colour=c) for s, c in zip(scenes, colours, strict=True)]))
+        found, sheet = {}, {"before": before, "the true answer": answer}
         for name, how in EDITS.items():
             inverted = self.null(model, before, prompts, shared=False, **how)
             pictures = generate(
@@ -156,10 +154,12 @@ class Bench:
                 progress=False,
             )  # fmt: skip
             readings = reader.read(to_pixels(pictures, pictures[0].height, pictures[0].width))
-            right = [r.agrees(names(s)) | {"one": r.count == 1} for r, s in zip(readings, after, strict=True)]
+            follow = [
+                r.agrees({"colour": c, "thing": s.thing}) for r, c, s in zip(readings, colours, scenes, strict=True)
+            ]
             found[name] = {
-                "follows": float(np.mean([r.pop("colour") for r in right])),
-                "kept": float(np.mean([ok for r in right for ok in r.values()])),
+                "follows": float(np.mean([f["colour"] for f in follow])),
+                "kept": float(np.mean([f["thing"] for f in follow])),
                 "answer": reconstruction(pictures, answer)["psnr"].mean().item(),
                 "unedited": reconstruction(reconstruct(pipe, inverted, False), before)["psnr"].mean().item(),
             }
@@ -168,7 +168,7 @@ class Bench:
         return found
 
     def paths(self, model: str, folder: Path) -> dict[str, dict]:
-        """Walks between the pictures of each pair: how even the path is, and how close its ends are to the pictures."""
+        """Between the two pictures of each pair: evenness of the way, and how near its ends are to the pictures."""
         pipe, ratios = self.pipe(model), np.linspace(0, 1, 11)
         own = list(self.own(model))
         names = ("one series", "own series, mixed")
@@ -201,7 +201,7 @@ def summary(values: dict[str, Tensor], bound: dict[str, Tensor]) -> dict[str, fl
 
 
 def compare_paths(results: dict) -> None:
-    """Adds the change of each ISTD from the first row's, with the interval over pairs."""
+    """Notes beside each way's ISTD how it changes from the first one's, with the interval over pairs."""
     ways = [way for model in MODELS for way in results.get(model, {}).get("paths", {}).values()]
     deviations = [np.std(way["distances"], axis=1) for way in ways]
     for way, own in zip(ways, deviations, strict=True):
@@ -222,18 +222,16 @@ def table(results: dict, what: str, columns: Mapping[str, str], group: str | Non
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", type=int, default=32, help="held-out scenes, an even number")
-    parser.add_argument("--edits", type=int, default=16, help="number of pictures whose colour is changed")
-    parser.add_argument("--paths", type=int, default=12, help="number of pairs to walk between")
+    parser.add_argument("--edits", type=int, default=16, help="pictures whose colour is changed")
+    parser.add_argument("--paths", type=int, default=12, help="pairs to walk between")
     parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--guidance-scale", type=float, help="by default what the model recommends")
+    parser.add_argument("--guidance-scale", type=float, default=7.5)
     parser.add_argument("--inner-steps", type=int, default=3, help="of null-text inversion")
     parser.add_argument("--cache", type=Path, default=Path("runs/inversions"), help="folder to keep inversions in")
     parser.add_argument("--output", type=Path, required=True, help="write figures here: .json, .md and strips")
     options = parser.parse_args()
-    base = load_pipeline("postcard")
-    options.guidance_scale = recommended_guidance(base, options.guidance_scale)
     results, file = resume(options)
-    results["machine"] = describe(base.device)
+    results["machine"] = describe(load_pipeline("postcard").device)
     bench, count = Bench(options), options.pictures
 
     def write() -> None:
@@ -241,7 +239,7 @@ def main() -> None:
         file.write_text(json.dumps(results, indent=1) + "\n")
         parts = {
             f"{count} held-out renders": table(results, "reconstruction", METRICS, "held_out"),
-            "Four pictures that no scene has": table(results, "reconstruction", METRICS, "beyond"),
+            "Four pictures that the postcard world does not hold": table(results, "reconstruction", METRICS, "beyond"),
             f"Another colour in the prompt, {options.edits} pictures": table(results, "edits", EDIT_FIGURES),
             f"Between two pictures, {options.paths} pairs": table(results, "paths", PATH_FIGURES),
         }

@@ -1,7 +1,7 @@
-"""Measures the time of ISTD at several batch sizes: `python benchmarks/istd.py`.
+"""Where the time of ISTD goes, and what sharing a batch brings: `python benchmarks/istd.py`.
 
-Reports the fraction of the time that is spent inside the UNet, and compares with the obvious implementation, which
-calls the pipeline of diffusers for one picture after the other.
+The share of the time that is spent inside the UNet, whose work is the same for everyone; and, beside it in one run, the
+way that suggests itself: the pipeline of diffusers called for one picture after the other.
 """
 
 import argparse
@@ -16,12 +16,11 @@ from smoothnb.evaluation import istd, walk
 from smoothnb.evaluation.report import describe
 from smoothnb.images import neighbour_distances
 from smoothnb.models.load import load_pipeline
-from smoothnb.models.parts import recommended_guidance
 from smoothnb.postcards.stream import held_out_prompts
 
 
 class Stopwatch:
-    """Measures the seconds spent inside a module."""
+    """Seconds spent inside a module."""
 
     def __init__(self, module: torch.nn.Module):
         self.seconds, self._start = 0.0, 0.0
@@ -42,11 +41,11 @@ class Stopwatch:
 
 
 def one_by_one(pipe, prompts: list[str], steps: int) -> float:
-    """Computes ISTD without this package's sampler, one picture at a time."""
-    deviations, scale = [], recommended_guidance(pipe)
+    """ISTD without this package's sampler: a picture at a time."""
+    deviations = []
     for number, prompt in enumerate(prompts):
         frames = [
-            pipe(prompt, latents=noise[None], num_inference_steps=steps, guidance_scale=scale).images[0]
+            pipe(prompt, latents=noise[None], num_inference_steps=steps, guidance_scale=7.5).images[0]
             for noise in walk(pipe, number)
         ]
         deviations.append(neighbour_distances(frames).std(correction=0).item())

@@ -1,4 +1,4 @@
-"""Counts the bytes of all tensors that are alive, on any device."""
+"""Counts the bytes of all tensors that are alive, whatever device they stand for."""
 
 import weakref
 from functools import partial
@@ -14,19 +14,19 @@ PRODUCTS = {
     aten.convolution_backward.default, aten._scaled_dot_product_flash_attention_for_cpu.default,
     aten._scaled_dot_product_flash_attention_for_cpu_backward.default,
 }  # fmt: skip
-"""Operations that CPUs without instructions for half precision compute 25 times as slowly in it as in float32."""
+"""What CPUs compute 25 times as slowly in half precision as in float32, where they have no instructions for it."""
 HALVES = (torch.float16, torch.bfloat16)
 
 
 class LiveMemory(TorchDispatchMode):
-    """Counts every tensor that an operation returns until it is freed, which is what an allocator has to hold.
+    """Meanwhile every tensor that an operation gives is counted until it is freed: what an allocator has to hold.
 
-    Half precision takes as many bytes as on a GPU, and about the time of float32: matrix products are computed in
-    float32 and rounded, as a GPU's tensor cores do, and the temporary float32 tensors are not counted. The workspace of
-    a GPU's kernels, gaps between tensors and the few hundred MB of CUDA itself are not counted either.
+    Half precision then takes as many bytes as on a GPU, and on a CPU about the time of float32: products of matrices
+    are computed in float32 and rounded, as a GPU's tensor cores do, and what that takes for the moment is not counted.
+    Nor are what a GPU's kernels take for themselves, gaps between tensors, and CUDA's own few hundred MB.
 
     Attributes:
-        peak: Largest number of bytes alive at a time, without those of tensors that existed before.
+        peak: Most bytes that were alive at a time, beyond those of tensors from before.
     """
 
     def __init__(self):
@@ -38,7 +38,7 @@ class LiveMemory(TorchDispatchMode):
         kwargs = kwargs or {}
         given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         own = next((x.dtype for x in given if x.dtype in HALVES and x.device.type == "cpu"), None)
-        # Tensors that existed before, such as weights, and their views are not counted.
+        # What was there before, weights say, is none of it, nor are views of that.
         before = {id(x.untyped_storage()) for x in given if x.device.type != "meta"}
         count = partial(self._counted, before)
         if func not in PRODUCTS or own is None:

@@ -1,14 +1,13 @@
-"""Compares null-text inversion of two pictures with one series with the method as published.
+"""Null-text inversion of two pictures with one series, beside the method as it was published.
 
     python benchmarks/null_text.py --output docs/results/null-text/postcard.json
     python benchmarks/null_text.py --model sd15 --size 256 --output docs/results/null-text/sd15-256.json
 
-The reference follows Mokady et al. 2023, applied to two pictures as in the supplement (Eq. 5): it processes one picture
-after the other, computes gradients for every weight, and starts a new Adam at each t, with at most ten steps and an
-early stop. On postcards both methods run completely, pair by pair, and the benchmark reports the time to an error that
-is no larger on either picture. With the architecture of Stable Diffusion 1.5 and random weights it measures one inner
-step, a forward and a backward pass: ours in float32 and in half precision, the published one in float32, which its code
-requires.
+The yardstick follows Mokady et al. 2023 and its use for two pictures in the supplement (Eq. 5): pictures one after the
+other, gradients for every weight, for each t a fresh Adam of ten steps at most and an early stop. On postcards both
+methods run whole, pair by pair, and what counts is the time to an error that is no larger on either picture. With the
+architecture of Stable Diffusion 1.5 and random weights one inner step is measured, a forward and a backward pass: ours
+in float32, and in the half precision that a pipeline may be loaded in, where the published code insists on float32.
 """
 
 import argparse
@@ -40,7 +39,7 @@ PUBLISHED, OURS, HALF = METHODS = ("published", "ours, float32", "ours, half pre
 
 
 def published(pipe, images, prompts: list[str], guidance_scale: float, steps: int) -> tuple[Inversion, Tensor]:
-    """Runs the published method; returns the inversion, and the series in the order of sampling."""
+    """The inversion, and the series in the order of sampling."""
     found = ddim_invert(pipe, images, prompts, steps, progress=False)
     pipe.unet.requires_grad_(True)
     scheduler = copy.deepcopy(pipe.scheduler)
@@ -79,14 +78,14 @@ def published(pipe, images, prompts: list[str], guidance_scale: float, steps: in
 
 
 def errors(pipe, found: Inversion, series: Tensor, guidance_scale: float) -> list[float]:
-    """Mean squared error of the latents of each reconstructed picture."""
+    """Mean squared error of the latents of each picture, drawn again."""
     settings = found.settings
     *_, last = sample(pipe, settings.prompts, found.latents, 0, settings.num_inference_steps, guidance_scale, series)
     return (last.latents - found.trajectory[0]).square().flatten(1).mean(1).tolist()
 
 
 def whole(options) -> dict:
-    """Compares both methods on pairs of postcards: seconds, errors, and the speedup at the same error."""
+    """Both methods on pairs of postcards: seconds, errors, and how many times faster the same error is reached."""
     pipe = load_pipeline("postcard", dtype=torch.float32)
     scenes, prompts = held_out_scenes(2 * options.pairs), held_out_prompts(2 * options.pairs)
     w, rows = options.guidance_scale, []
@@ -155,19 +154,19 @@ def inner_step(method: str, size: int) -> Callable[[], None]:
 
 
 def half_precision(device: torch.device) -> torch.dtype:
-    """Type that saves memory; CPUs have no fast float16."""
+    """What a pipeline is loaded in to save memory; CPUs have no fast float16."""
     return torch.float16 if device.type == "cuda" else torch.bfloat16
 
 
 def _peak_memory() -> float:
-    """Peak memory of this process, in GB."""
+    """Of this process, in GB."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e9
     return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1e6
 
 
 def one_inner_step(options) -> dict:
-    """Measures seconds by turns in one process, and peak memory in a process of its own for each method."""
+    """Seconds by turns in one process; peak memory of a process of its own for each method."""
     figures: dict[str, dict[str, float]] = {}
     for method in METHODS:
         words = [sys.executable, __file__, *sys.argv[1:], "--memory", method]
@@ -188,7 +187,7 @@ def one_inner_step(options) -> dict:
     for method, found in figures.items():
         found["seconds"] = statistics.median(times[method])
         for what in ("seconds", "gigabytes"):
-            found[f"{what}_of_published_relative_to_it"] = figures[PUBLISHED][what] / found[what]
+            found[f"{what}_published_beside_it"] = figures[PUBLISHED][what] / found[what]
     print(json.dumps(figures, indent=1))
     return {"figures": figures}
 
@@ -196,7 +195,7 @@ def one_inner_step(options) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=("postcard", "sd15"), default="postcard")
-    parser.add_argument("--pairs", type=int, default=4, help="number of pairs of postcards")
+    parser.add_argument("--pairs", type=int, default=4, help="of postcards")
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--guidance-scale", type=float, default=7.5)
     parser.add_argument("--inner-steps", type=int, nargs="+", default=[2, 3, 4])

@@ -1,4 +1,4 @@
-"""Measures how many postcards are rendered in a second: `python benchmarks/render.py`."""
+"""How many postcards a second: `python benchmarks/render.py`."""
 
 import argparse
 import itertools
@@ -25,7 +25,7 @@ def main() -> None:
     options = parser.parse_args()
     scenes = list(itertools.islice(random_scenes(0), 256))
     render(scenes[:32])
-    # The median of five rounds, because other work on the machine slows single ones.
+    # The median of five rounds: other work on the machine slows single ones.
     figures = {n: statistics.median(renders_per_second(scenes, n) for _ in range(5)) for n in (1, 8, 16, 32, 64)}
     for batch_size, rate in figures.items():
         print(f"batch of {batch_size:2d}: {rate:6.0f} renders a second")

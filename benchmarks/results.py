@@ -1,4 +1,4 @@
-"""Files of results that are written while a benchmark runs, so that it can be resumed."""
+"""Files of results that are written while they grow, and gone on with after a stop."""
 
 import argparse
 import json
@@ -11,13 +11,10 @@ from smoothnb.evaluation.bootstrap import interval
 
 
 def resume(options: argparse.Namespace) -> tuple[dict, Path]:
-    """Reads the results that were measured so far with the same options.
-
-    Returns:
-        The results, and their file, `options.output` with the suffix .json.
+    """Results measured so far under `options.output` with these very options, and their file.
 
     Raises:
-        SystemExit: If the options were others. Output and cache may differ.
+        SystemExit: If they were measured with others. Output and cache may differ.
     """
     options.output.parent.mkdir(parents=True, exist_ok=True)
     settings = {k: v for k, v in vars(options).items() if k not in ("cache", "output")}
@@ -29,13 +26,13 @@ def resume(options: argparse.Namespace) -> tuple[dict, Path]:
 
 
 def write_tables(file: Path, parts: Mapping[str, str], results: Mapping) -> None:
-    """Writes tables by title, settings and machine as Markdown, next to the file of results."""
+    """Writes tables by title as Markdown beside the results, with settings and machine below."""
     said = ", ".join(f"{k} {v}" for k, v in {**results["settings"], **results["machine"]}.items())
     text = "\n\n".join(f"## {title}\n\n{body}" for title, body in parts.items())
     file.with_suffix(".md").write_text(f"{text}\n\n{said}\n")
 
 
 def mean_with_interval(changes: np.ndarray) -> str:
-    """The mean of changes with its bootstrap interval (95 %) over cases."""
+    """The mean of changes, and the interval that it lies in when cases are drawn anew (bootstrap, 95 %)."""
     low, high = interval(changes)
     return f"{changes.mean():+.2f} ({low:+.2f} to {high:+.2f})"

@@ -1,14 +1,14 @@
-"""Measures time and memory of every public function at Stable Diffusion 1.5's scale.
+"""Every public function at Stable Diffusion 1.5's scale: that it runs, how long it takes, how much memory it needs.
 
     python benchmarks/sd15.py --output docs/results/sd15.json
     python benchmarks/sd15.py --dtype float32 --height 256 --width 384 --jobs null_text drag
 
-The architecture has random weights, because neither speed nor memory depends on them; nothing is downloaded, and the
-pictures are noise. Each job has a process of its own. Sampling has few steps: memory does not depend on their number.
+The architecture has random weights: neither speed nor memory depends on them (nothing is downloaded; what is drawn is
+noise). Each job has a process of its own. Sampling steps are few, as memory does not depend on their number.
 
-On a GPU, memory is the peak of PyTorch's allocator. On a CPU, live_memory.py counts all tensors that are alive, in the
-requested precision; for float32 the peak of the process is reported too. Times of half precision on a CPU mean nothing
-and are left out.
+On a GPU memory is what PyTorch's allocator held at most. On a CPU it is counted: all tensors that are alive, in the
+precision that is asked for (see live_memory.py); beside it stands, for float32, what the process really took. Times of
+half precision on a CPU say nothing and are left out.
 """
 
 import argparse
@@ -38,7 +38,7 @@ from smoothnb.training.trainer import Trainer
 
 SOURCE, TARGET = "a red house in a meadow", "a blue house in a meadow"
 STEPS = 2
-"""Number of sampling steps, in all jobs but `train`."""
+"""Of sampling, in all jobs but `train`."""
 
 
 def picture(size: tuple[int, int], seed: int = 0) -> Image.Image:
@@ -134,13 +134,13 @@ JOBS: dict[str, Callable] = {
     "istd": measure, "lora": lora,
 }  # fmt: skip
 TRAINING = {"train": {}, "train_checkpointed": {"gradient_checkpointing": True}}
-"""Settings of a training step with one picture, by name of the job."""
+"""By name of the job: settings of a step with one picture."""
 LIMIT_GB = 12
-"""Limit in GB for training, null-text inversion of a pair and a drag in half precision, for a card with 16 GB."""
+"""That training, null-text inversion of a pair and a drag are to stay below in half precision, for a card of 16 GB."""
 
 
 def trainer_for(folder: Path, pipe, size: tuple[int, int], dtype: str, **settings) -> Trainer:
-    """Prepares a training on one picture, with the model loaded."""
+    """A training on one picture, with the model loaded."""
     pipe.save_pretrained(folder / "model")
     (folder / "pictures").mkdir()
     picture(size).save(folder / "pictures" / "one.png")
@@ -156,13 +156,13 @@ def trainer_for(folder: Path, pipe, size: tuple[int, int], dtype: str, **setting
 
 
 def step(trainer: Trainer, size: tuple[int, int]) -> str:
-    """Takes one training step, and saves a checkpoint."""
+    """One step of it, and its checkpoint."""
     trainer.advance()
     return trainer.save().name
 
 
 def resident_peak() -> float:
-    """Peak memory of this process, in GB; Linux can reset it to the current use."""
+    """Of this process, in GB; Linux sets it back to what is in use now when asked to."""
     return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1e6
 
 
@@ -196,7 +196,7 @@ def one(name: str, options) -> dict:
 
 
 def pass_seconds(options) -> float:
-    """Seconds of a pass of the UNet, for one picture without guidance; median of five."""
+    """Of the UNet, for one picture without guidance; median of five."""
     device, dtype = best_device(), getattr(torch, options.dtype)
     pipe = random_pipeline(device=device, dtype=dtype)
     x = sn.seeded_noise(pipe, list(range(options.batch_size)), options.height, options.width)

@@ -1,10 +1,10 @@
-"""Measures time and memory of a training step: plain LoRA, with the regularizer, and with its exact double backward.
+"""Time and memory of one training step: plain LoRA, with the regularizer, and with its exact double backward.
 
     python benchmarks/training.py --batch-size 8 --output docs/results/training/postcard.json
     python benchmarks/training.py --model sd15 --size 256 --rounds 2 --output docs/results/training/sd15-256.json
 
-Methods take turns in one process, so that their times can be compared; memory is measured in a process of its own for
-each. "lazy" is computed from the others: the regularizer at every fourth step, plain steps between.
+Methods take turns in one process, so that their times can be compared; each has a process of its own for its memory.
+"lazy" is reckoned: the regularizer at every fourth step, plain steps between.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def build(options) -> tuple[torch.nn.Module, Schedule, int]:
 
 
 def stepper(options):
-    """Builds a function that takes one training step, without the optimizer, which is the same for all methods."""
+    """A function that takes one training step by a method; the optimizer is left out, as it is the same for all."""
     unet, schedule, side = build(options)
     device, size = next(unet.parameters()).device, options.batch_size
     x0, noise = torch.randn(2, size, 4, side, side, device=device)
@@ -85,13 +85,13 @@ def stepper(options):
 
 
 def memory(options) -> float:
-    """Peak memory of one step beyond what was allocated before, in GB."""
+    """Peak of one step beyond what was there before, in GB."""
     step, device = stepper(options)
     if device.type == "cuda":
         before = torch.cuda.memory_allocated()
         step(options.memory)
         return (torch.cuda.max_memory_allocated() - before) / 1e9
-    # Linux then resets the peak to the current use.
+    # Linux sets the peak back to what is in use now.
     Path("/proc/self/clear_refs").write_text("5")
     before = _peak_memory()
     step(options.memory)
@@ -99,7 +99,7 @@ def memory(options) -> float:
 
 
 def _peak_memory() -> float:
-    """Peak memory of this process, in GB."""
+    """Of this process, in GB."""
     status = Path("/proc/self/status").read_text()
     return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1e6
 
@@ -144,7 +144,7 @@ def main() -> None:
         figures["lazy"] = {"seconds": seconds, "gigabytes": figures["ours"]["gigabytes"]}
     for method in figures:
         for what in ("seconds", "gigabytes"):
-            figures[method][f"{what}_relative_to_plain"] = figures[method][what] / figures["plain"][what]
+            figures[method][f"{what}_beside_plain"] = figures[method][what] / figures["plain"][what]
         print(method, {k: round(v, 3) for k, v in figures[method].items()})
     if options.output:
         settings = {k: str(v) for k, v in vars(options).items() if k not in ("memory", "output")}

@@ -1,9 +1,9 @@
-"""Reproduces the ablations of the paper's Table 3: regularizer weight, LoRA rank, and a full fine-tune.
+"""The counterpart of the paper's Table 3: weight of the regularizer, rank of the LoRA, and a full fine-tune.
 
     python benchmarks/variants.py --output docs/results/smooth/variants
 
-Each variant is trained for the same number of steps, except the last one, which has twice as many and takes about as
-long as regularizing at every step. Finished trainings in runs/variants are reused, and `report` measures them all.
+Each variant is trained for the same number of steps (the last one for twice as many: it takes about as long as
+regularizing at every step), unless runs/variants has it already, and measured by `report`.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from smoothnb.training import TrainConfig, train
 
 
 def trained(folder: Path):
-    """Loads the base pipeline with the LoRA or the UNet that `train` wrote."""
+    """The base pipeline with what `train` wrote: a LoRA, or a whole UNet."""
     if not (folder / "unet").is_dir():
         return load_pipeline("postcard", smooth=folder)
     pipe = load_pipeline("postcard")
@@ -32,11 +32,11 @@ def trained(folder: Path):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--training-steps", type=int, default=60)
-    parser.add_argument("--batch-size", type=int, default=16, help="training batch size")
+    parser.add_argument("--batch-size", type=int, default=16, help="of training")
     parser.add_argument("--runs", type=Path, default=Path("runs/variants"))
     parser.add_argument("--pictures", type=int, default=128, help="for FID and adherence")
     parser.add_argument("--walks", type=int, default=16, help="for ISTD, eleven pictures each")
-    parser.add_argument("--steps", type=int, default=15, help="number of sampling steps")
+    parser.add_argument("--steps", type=int, default=15, help="of sampling")
     parser.add_argument("--output", type=Path, required=True, help="folder for report.md, report.json and figures")
     options = parser.parse_args()
     usual = TrainConfig(

@@ -18,14 +18,14 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from recipes.postcards.fit import fit
 from recipes.postcards.muon import optimizers
 from recipes.postcards.sheet import contact_sheet
+from recipes.postcards.world.captions import build_tokenizer, caption, vocabulary
+from recipes.postcards.world.scene import random_scenes
+from recipes.postcards.world.stream import held_out_prompts
+from recipes.postcards.world.styles import render_in
 from smoothnb._utils.files import atomic_write, read_weights
 from smoothnb.images import save_picture
 from smoothnb.models import load_pipeline
 from smoothnb.models.build import build_pipeline
-from smoothnb.postcards.captions import build_tokenizer, caption, vocabulary
-from smoothnb.postcards.scene import random_scenes
-from smoothnb.postcards.stream import held_out_prompts
-from smoothnb.postcards.styles import render_in
 from smoothnb.training.losses import offset_noise
 
 
@@ -38,7 +38,8 @@ class DiffusionConfig:
         vae: Folder of the trained autoencoder.
         style: Style of the pictures, one of `STYLES`.
         start: Folder of a pipeline to fine-tune; of it the UNet alone is trained, all of its weights.
-        pool: Number of scenes whose latents are computed before the training. Every draw makes a new caption.
+        pool: Scenes whose latents are computed once and drawn from. Captions are made anew at every draw, so a
+            scene is never told twice in the same words.
         steps: Optimizer steps.
         batch_size: Latents a step.
         learning_rate: Peak learning rate of AdamW.
@@ -56,7 +57,7 @@ class DiffusionConfig:
     """
 
     output: Path = Path("runs/diffusion")
-    vae: Path = Path("data/postcard/vae")
+    vae: Path = Path("recipes/postcards/weights/vae")
     style: str = "plain"
     start: Path | None = None
     pool: int = 60_000
@@ -109,7 +110,7 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 def save_pipeline(pipe: StableDiffusionPipeline, folder: Path) -> None:
-    """Saves the pipeline in half precision, and the words that it knows."""
+    """Saves the pipeline in half precision, with the words it knows beside it."""
     # In parts, so that no file is too large for a repository.
     pipe.to(torch.float16).save_pretrained(folder, max_shard_size="15MB")
     for path in folder.rglob("*.json"):
@@ -124,11 +125,11 @@ def save_pipeline(pipe: StableDiffusionPipeline, folder: Path) -> None:
 
 
 SHARD = 4_000
-"""Number of latents in a file."""
+"""Latents in a file."""
 
 
 class LatentPool:
-    """Scaled latents of a stream of scenes, in files, so that an interrupted run does not compute them again.
+    """Scaled latents of a stream of scenes, in files that grow while the training runs.
 
     Args:
         config: Settings; the files lie in its output folder.
@@ -142,18 +143,18 @@ class LatentPool:
         return self.config.output / f"latents-{shard:03d}.safetensors"
 
     def load(self) -> None:
-        """Loads the shards that exist."""
+        """Takes up the shards that have been written since."""
         while (path := self.path(len(self.scenes) // self.shard)).exists() and len(self.scenes) < self.config.pool:
             self.latents = torch.cat([self.latents, read_weights(path)[0]["latents"]])
             self.scenes += itertools.islice(self.stream, self.shard)
 
     @torch.no_grad()
-    def fill(self, vae: AutoencoderKL) -> None:
-        """Computes the shards that are missing."""
+    def fill(self, vae: AutoencoderKL, count: int) -> None:
+        """Computes shards until there are at least `count` latents."""
         config = self.config
         self.load()
         vae.to(config.device, memory_format=torch.channels_last)
-        while len(self.scenes) < config.pool:
+        while len(self.scenes) < count:
             parts = []
             scenes = random_scenes(config.seed)
             scenes = list(itertools.islice(scenes, len(self.scenes), len(self.scenes) + self.shard))
@@ -195,7 +196,8 @@ def train(config: DiffusionConfig) -> StableDiffusionPipeline:
     pipe.to(config.device)
     scheduler = pipe.scheduler
     pool = LatentPool(config)
-    pool.fill(vae)
+    pool.fill(vae, min(SHARD, config.pool))
+    pool.load()
     unet = pipe.unet
     if config.autocast:
         # Plain matrix products are faster here than fused attention, whose backward pass on a CPU is slow.
@@ -203,6 +205,8 @@ def train(config: DiffusionConfig) -> StableDiffusionPipeline:
     forward = torch.compile(unet) if config.compile else unet
 
     def loss(generator: torch.Generator, step: int) -> Tensor:
+        if step % 50 == 0:
+            pool.load()
         rows = torch.randint(len(pool.scenes), (config.batch_size,), generator=generator)
         rng = random.Random(int(torch.randint(2**31, (), generator=generator)))
         captions = [

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from recipes.postcards.fit import fit
 from recipes.postcards.muon import optimizers
+from recipes.postcards.world.captions import names
+from recipes.postcards.world.reader import Reader
+from recipes.postcards.world.render import render, thing_mask
+from recipes.postcards.world.scene import LANDS, THINGS, Scene, random_scene
+from recipes.postcards.world.stream import held_out_scenes, training_scenes
+from recipes.postcards.world.styles import STYLES
 from smoothnb._utils.files import atomic_write
-from smoothnb.postcards.captions import names
-from smoothnb.postcards.reader import Reader
-from smoothnb.postcards.render import render, thing_mask
-from smoothnb.postcards.scene import LANDS, THINGS, Scene, random_scene
-from smoothnb.postcards.stream import held_out_scenes, training_scenes
-from smoothnb.postcards.styles import STYLES
 
 
 @dataclass(frozen=True)

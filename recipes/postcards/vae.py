@@ -12,15 +12,15 @@ from torch import Tensor
 from recipes.postcards.fit import fit
 from recipes.postcards.muon import optimizers
 from recipes.postcards.sheet import contact_sheet
+from recipes.postcards.world.render import render, thing_mask
+from recipes.postcards.world.stream import held_out_scenes, training_scenes
+from recipes.postcards.world.styles import render_in
 from smoothnb.images import save_picture
-from smoothnb.postcards.render import render, thing_mask
-from smoothnb.postcards.stream import held_out_scenes, training_scenes
-from smoothnb.postcards.styles import render_in
 
 
 @dataclass(frozen=True)
 class VAEConfig:
-    """Settings of the autoencoder's training. The defaults train it from random weights.
+    """Settings of the autoencoder's training. The defaults are those of the shipped model.
 
     Attributes:
         output: Folder for the trained autoencoder, its checkpoint and contact sheets.
@@ -43,10 +43,10 @@ class VAEConfig:
     """
 
     output: Path = Path("runs/vae")
-    steps: int = 4500
-    batch_size: int = 8
-    learning_rate: float = 7e-4
-    muon_learning_rate: float = 0.012
+    steps: int = 3100
+    batch_size: int = 4
+    learning_rate: float = 1e-3
+    muon_learning_rate: float = 0.02
     kl_weight: float = 2e-8
     latent_noise: float = 0.1
     scaled: float = 0.15

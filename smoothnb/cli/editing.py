@@ -12,6 +12,7 @@ from smoothnb.editing.edit import edit_text
 from smoothnb.images import save_picture
 from smoothnb.inversion.ddim import ddim_invert
 from smoothnb.inversion.null_text import null_text_invert
+from smoothnb.models import deltas
 from smoothnb.models.load import load_pipeline
 from smoothnb.models.lora import check_fits
 from smoothnb.models.lora_files import Form, export_lora, read_lora
@@ -113,6 +114,18 @@ def export(lora: Path, output: Path, format: Form = "diffusers", model: str | No
     if unet:
         check_fits(found, unet)
     print(f"{found}; wrote {export_lora(found, output, format)}")
+
+
+def save_difference(tuned: Path, output: Path, base: str = "postcard") -> None:
+    """Saves a fine-tuned model as its difference from its base, for data/.
+
+    Args:
+        tuned: Folder of the fine-tuned pipeline.
+        output: Folder to write to.
+        base: The base model.
+    """
+    file = deltas.save_difference(load_pipeline(base), load_pipeline(tuned), output, base)
+    print(f"wrote {file}, {file.stat().st_size / 1e6:.1f} MB")
 
 
 def _write(picture: Image.Image, output: Path) -> None:

@@ -32,7 +32,7 @@ def istd(
     prompts: str = "postcard",
     count: int | None = None,
     num_ratios: int = 11,
-    guidance_scale: float | None = None,
+    guidance_scale: float = 7.5,
     num_inference_steps: int = 50,
     seed: int = 0,
     pixel_range: tuple[float, float] = (0.0, 1.0),
@@ -52,7 +52,7 @@ def istd(
         prompts: postcard, coco, a .json of COCO's captions, or a text file with one prompt a line.
         count: Number of prompts; by default 500, or all lines of a text file.
         num_ratios: Number of pictures per interpolation, at least 3.
-        guidance_scale: w, at least 1; by default what the model recommends, else 7.5.
+        guidance_scale: w, at least 1.
         num_inference_steps: Number of sampling steps.
         seed: Seed of the noises.
         pixel_range: Values of black and white.
@@ -101,7 +101,7 @@ def report(
     style: str = "plain",
     real: Path | None = None,
     num_inference_steps: int = 50,
-    guidance_scale: float | None = None,
+    guidance_scale: float = 7.5,
     walks: int | None = None,
     path_lengths: int = 250,
     reconstructions: int = 16,
@@ -121,7 +121,7 @@ def report(
         style: For reader: style of the Reader and of the real pictures of FID.
         real: For photo: folder of the real pictures of FID, which are also inverted, with the prompt "".
         num_inference_steps: Number of sampling steps.
-        guidance_scale: w, at least 1; by default what the model recommends, else 7.5.
+        guidance_scale: w, at least 1.
         walks: Number of prompts for ISTD; by default all.
         path_lengths: Number of prompts for PPL; 0 for no PPL.
         reconstructions: Number of pictures to invert and reconstruct.
@@ -150,7 +150,7 @@ def walk(
     number: int = 0,
     prompts: str = "postcard",
     num_ratios: int = 25,
-    guidance_scale: float | None = None,
+    guidance_scale: float = 7.5,
     num_inference_steps: int = 50,
     seed: int = 0,
     interval: int = 120,
@@ -163,7 +163,7 @@ def walk(
         number: Index of the prompt; the noises are those of istd.
         prompts: postcard, coco, a .json of COCO's captions, or a text file with one prompt a line.
         num_ratios: Number of pictures, at least 2.
-        guidance_scale: w, at least 1; by default what the model recommends, else 7.5.
+        guidance_scale: w, at least 1.
         num_inference_steps: Number of sampling steps.
         seed: Seed of the noises.
         interval: Time between two pictures of an animation, in milliseconds.

@@ -94,24 +94,16 @@ class ReaderJudge(Judge):
         return (self.features(_pixels(ours)) - self.features(_pixels(theirs))).square().sum(1)
 
     def adherence(self, pictures: Pictures, prompts: Sequence[str]) -> dict[str, float]:
-        """Fraction of the stated topics that the Reader finds in the pictures: "all", and by topic.
-
-        "one thing" is the fraction of the pictures with exactly one thing, among those whose prompt names one.
-        """
-        found, single = defaultdict(list), []
+        """Fraction of the stated topics that the Reader finds in the pictures: "all", and by topic."""
+        found = defaultdict(list)
         readings = [reading for batch in _pixels(pictures).split(BATCH) for reading in self.features.read(batch)]
         for reading, prompt in zip(readings, prompts, strict=True):
-            said = stated(prompt)
-            for topic, right in reading.agrees(said).items():
+            for topic, right in reading.agrees(stated(prompt)).items():
                 found[topic].append(right)
-            if said.get("thing", "none") != "none":
-                single.append(reading.count == 1)
         every = [right for values in found.values() for right in values]
         if not every:
             raise ValueError("no prompt states anything that the Reader knows: use another judge, or other prompts")
         shares = {"all": sum(every) / len(every)} | {topic: sum(v) / len(v) for topic, v in found.items()}
-        if single:
-            shares["one thing"] = sum(single) / len(single)
         if self.style != "plain":
             shares["style"] = style_of(_pixels(pictures)).count(self.style) / len(pictures)
         return shares

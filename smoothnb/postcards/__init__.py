@@ -1,6 +1,6 @@
 """The painted world that the embedded model knows, and in which every edit has a true answer."""
 
-from smoothnb.postcards.captions import caption, edit_as_stated, full_caption, names, stated
+from smoothnb.postcards.captions import caption, edit_as_stated, full_caption, stated
 from smoothnb.postcards.pictures import example_scene, picture
 from smoothnb.postcards.render import render, thing_mask
 from smoothnb.postcards.scene import Scene, edit, random_scene
@@ -12,7 +12,6 @@ __all__ = [
     "edit_as_stated",
     "example_scene",
     "full_caption",
-    "names",
     "picture",
     "random_scene",
     "render",

@@ -19,16 +19,16 @@ Renders = dict[str, Float[Tensor, "3 size size"]]
 EXAMPLES = {
     "house": (
         "a red house in a meadow at sunset",
-        Scene(18.4, "meadow", thing="house", hue=2, lightness=0.05, x=52, y=88, size=46, snow=0.2, seed=3),
+        Scene("sunset", "meadow", "clear", "house", "red", 44, 88, 44, sun_x=94, sun_y=56, ridges=2, seed=3),
     ),
     "lighthouse": (
         "a white lighthouse in the snow at night",
-        Scene(22.4, "snow", thing="lighthouse", hue=220, lightness=0.9, x=76, y=82, size=50, snow=0.8, seed=8),
+        Scene("night", "snow", "clear", "lighthouse", "white", 82, 82, 48, sun_x=30, sun_y=26, ridges=3, seed=8),
     ),
 }
-"""Caption and scene by file name in data/pictures."""
+"""By file name in data/pictures: caption and scene."""
 BEYOND = {"two_sailboats": "a red sailboat at sea at noon"}
-"""Captions by file name of the pictures that no scene has."""
+"""Likewise, with the captions of those that no scene has."""
 
 
 def example_scene(name: str) -> Scene:
@@ -72,14 +72,14 @@ def beyond(size: int = 128) -> Renders:
     Args:
         size: Side of the pictures in pixels.
     """
-    boats = Scene(12.5, "sea", thing="sailboat", hue=2, x=34, y=84, size=42)
-    boat = replace(boats, lightness=1, x=92, y=90, size=46)
-    house = Scene(18.6, "meadow", thing="house", hue=2, x=70, y=88, size=46)
-    pine = Scene(12.5, "snow", thing="pine", hue=130, x=38, y=88, size=50, snow=0.8)
-    balloon = replace(pine, thing="balloon", hue=285, x=88, y=44, size=46)
-    night = Scene(22.4, "desert", thing="lighthouse", lightness=0.9, x=48, y=84, size=50)
+    boats = Scene(time="noon", land="sea", thing="sailboat", colour="red", x=36, y=84, size=40, sun_x=64, ridges=1)
+    boat = replace(boats, colour="white", x=92, y=90, size=44)
+    house = Scene(time="sunset", land="meadow", thing="house", colour="red", x=70, y=86, size=46, sun_x=30, sun_y=58)
+    pine = Scene(time="noon", land="snow", thing="pine", colour="green", x=34, y=88, size=50, sun_x=60, sun_y=22)
+    balloon = replace(pine, thing="balloon", colour="purple", x=88, y=44, size=44)
+    night = Scene(time="night", land="desert", thing="lighthouse", colour="white", x=44, y=84, size=48, sun_x=100)
     left, right, red, white, below, above, tower = render(
-        [boats, boat, house, replace(house, lightness=1), pine, balloon, night], size
+        [boats, boat, house, replace(house, colour="white"), pine, balloon, night], size
     )
     nothing, bare = render([replace(scene, thing="none") for scene in (boats, pine)], size)
     return {

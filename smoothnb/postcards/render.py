@@ -7,24 +7,25 @@ from jaxtyping import Float
 from torch import Tensor
 
 from smoothnb.postcards import palette
-from smoothnb.postcards.landscape import SEA, Landscape, over, rise
-from smoothnb.postcards.scene import EXTENT, KINDS, THINGS, Scene
+from smoothnb.postcards.landscape import NIGHT, SEA, Landscape, over
+from smoothnb.postcards.scene import EXTENT, FACTORS, THINGS, TIMES, Scene
 from smoothnb.postcards.shapes import cover
 from smoothnb.postcards.things import DRAW, Sprite
 
 AFLOAT = {"sailboat"}
 AIRBORNE = {"balloon"}
-
-
-NUMBERS = ("hour", "clouds", "mist", "hue", "lightness", "x", "y", "size", "horizon", "ridges", "snow")
+LAMPS = torch.tensor([{"night": 1.0, "sunset": 0.6, "dawn": 0.3}.get(t, 0.0) for t in TIMES])
 
 
 def _factors(scenes: Sequence[Scene], device) -> dict[str, Tensor]:
-    factors = {k: torch.tensor([v.index(getattr(s, k)) for s in scenes], device=device) for k, v in KINDS.items()}
-    factors["seed"] = torch.tensor([s.seed for s in scenes], device=device)
-    for name in NUMBERS:
-        values = [float(getattr(s, name)) for s in scenes]
-        factors[name] = torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]
+    factors = {
+        name: torch.tensor([values.index(getattr(s, name)) for s in scenes], device=device)
+        for name, values in FACTORS.items()
+    }
+    for name in ("seed", "ridges"):
+        factors[name] = torch.tensor([getattr(s, name) for s in scenes], device=device)
+    for name in ("x", "y", "size", "sun_x", "sun_y", "horizon"):
+        factors[name] = torch.tensor([float(getattr(s, name)) for s in scenes], device=device)[:, None, None]
     return factors
 
 
@@ -35,10 +36,9 @@ class _Stage:
         self.kind, self.backdrop, f = kind, backdrop, backdrop.f
         self.x, self.y, self.size = f["x"], f["y"], f["size"]
         self.base = self.y + self.size / 2
-        self.toward = torch.tanh((backdrop.light_x - f["x"]) / 16)
-        self.paint = palette.paint(f["hue"].flatten(), f["lightness"].flatten())
-        # Lamps are lit before it is quite dark.
-        self.lamp = rise(f["hour"], 18.2, 20.2) + 1 - rise(f["hour"], 4.6, 6.0)
+        self.toward = torch.where(f["sun_x"] > f["x"], 1.0, -1.0)
+        self.paint = palette.paint(f["colour"])
+        self.lamp = LAMPS.to(f["x"].device)[f["time"]][:, None, None]
 
     def sprite(self, x: Tensor, y: Tensor) -> Sprite:
         """The thing by itself, at coordinates [batch, 1, width] and [batch, height, 1]."""
@@ -103,7 +103,7 @@ class _Stage:
         """Light that things give off after dark: a lighthouse's beam, the halo of lit windows."""
         b = self.backdrop
         if self.kind == "lighthouse":
-            u, v = b.x - self.x, b.y - (self.y - 0.335 * self.size)
+            u, v = (b.x - self.x) * -self.toward, b.y - (self.y - 0.335 * self.size)
             reach = u.clamp(min=0)
             spread = torch.exp(-(((v + 0.10 * u) / (1.6 + 0.16 * reach)) ** 2)) * cover(-u, 6 * b.pixel)
             beam = 0.75 * spread * torch.exp(-reach / 46)
@@ -112,8 +112,9 @@ class _Stage:
             beam = 0.35 * torch.exp(-torch.hypot(b.x - self.x, b.y - self.y - 0.19 * self.size) / (0.35 * self.size))
         else:
             return
+        dark = (b.f["time"] == NIGHT)[:, None, None]
         warm = torch.tensor((1.0, 0.88, 0.56), device=canvas.device)[None, :, None, None]
-        over(canvas, warm, (0.8 * beam * b.dark).unsqueeze(1))
+        over(canvas, warm, (0.8 * beam * dark).unsqueeze(1))
 
 
 def _grid(size: int, device) -> tuple[Tensor, Tensor, float]:
@@ -155,7 +156,7 @@ def render(
         if kind == "house":
             stage.shine(part)
         canvas[rows] = part
-    backdrop.paint_mist(canvas, 0.16)
+    backdrop.paint_mist(canvas, 0.14)
     return canvas.clamp_(0, 1)
 
 

@@ -21,7 +21,7 @@ class Sprite:
         scale: The thing's height in pixels, [batch, 1, 1]: turns distances in `u`, `v` into pixels.
         paint: The thing's own colour, [batch, 3, 1, 1].
         tint, shade: Colour of the light and of shadows, [batch, 3, 1, 1].
-        toward: Where the light comes from, -1 (left) to 1 (right), [batch, 1, 1].
+        toward: -1 where the light comes from the left, 1 from the right, [batch, 1, 1].
         lamp: How brightly lamps and windows shine, 0 by day to 1 at night, [batch, 1, 1].
     """
 
@@ -42,7 +42,7 @@ class Sprite:
         """
         if isinstance(colour, tuple):
             colour = torch.tensor(colour, device=self.u.device)[None, :, None, None]
-        away = (0.5 - 4 * self.u * self.toward).clamp(0, 1).unsqueeze(1)
+        away = (0.5 - 7 * self.u * self.toward).clamp(0, 1).unsqueeze(1)
         lit = colour * self.tint
         lit = lit.lerp(lit * 0.5 + self.shade * 0.3, relief * 2 * away)
         lamp = (glow * self.lamp).unsqueeze(1)
@@ -69,7 +69,7 @@ def house(s: Sprite) -> None:
     s.lay(box(u, v - 0.32, 0.085, 0.18), WOOD)
     for side in (-0.26, 0.26):
         s.lay(box(u - side, v - 0.19, 0.098, 0.108), CREAM, relief=0.0)
-        pane = s.lamp.unsqueeze(1)
+        pane = torch.where(s.lamp > 0.5, 1.0, 0.0).unsqueeze(1)
         glass = torch.tensor((0.34, 0.46, 0.58), device=u.device)[None, :, None, None]
         lamp = torch.tensor(WINDOW, device=u.device)[None, :, None, None]
         s.lay(box(u - side, v - 0.19, 0.068, 0.078), glass.lerp(lamp, pane), glow=1.0, relief=0.0)
@@ -112,14 +112,14 @@ def balloon(s: Sprite) -> None:
 
 def lighthouse(s: Sprite) -> None:
     u, v = s.u, s.v
-    tower = trapezoid(u, v, -0.24, 0.5, 0.15, 0.26)
+    tower = trapezoid(u, v, -0.24, 0.5, 0.105, 0.19)
     s.lay(tower, CREAM, relief=0.26)
     for middle in (-0.13, 0.14, 0.41):
         s.lay(torch.maximum(tower, (v - middle).abs() - 0.075), s.paint, relief=0.26)
-    s.lay(box(u, v + 0.25, 0.215, 0.026), DARK)
-    s.lay(box(u, v + 0.335, 0.115, 0.07), (1.0, 0.90, 0.55), glow=1.0, relief=0.1)
-    s.lay(trapezoid(u, v, -0.5, -0.395, 0.0, 0.19), s.paint, relief=0.26)
-    s.lay(box(u, v - 0.43, 0.06, 0.07), WOOD)
+    s.lay(box(u, v + 0.25, 0.165, 0.024), DARK)
+    s.lay(box(u, v + 0.335, 0.085, 0.07), (1.0, 0.90, 0.55), glow=1.0, relief=0.1)
+    s.lay(trapezoid(u, v, -0.5, -0.395, 0.0, 0.145), s.paint, relief=0.26)
+    s.lay(box(u, v - 0.43, 0.045, 0.07), WOOD)
 
 
 DRAW: dict[str, Callable[[Sprite], None]] = {

@@ -34,25 +34,27 @@ def calls(monkeypatch):
     def sheet(output: Path = Path("sheet.png"), count: int = 4) -> None:
         seen.append((output, count))
 
-    commands = SimpleNamespace(train=train, sheet=sheet)
-    monkeypatch.setattr(cli, "COMMANDS", {"train": ("there:train", "train"), "sheet": ("there:sheet", "draw")})
-    monkeypatch.setattr(cli, "import_module", lambda name: commands)
+    modules = {
+        "smoothnb.postcards.vae": SimpleNamespace(train=train),
+        "smoothnb.postcards.sheet": SimpleNamespace(render_sheet=sheet),
+    }
+    monkeypatch.setattr(cli, "import_module", modules.__getitem__)
     return seen
 
 
 def test_options_of_a_settings_object_have_no_prefix(calls):
-    cli.main(["train", "--steps", "7"])
+    cli.main(["train-postcard", "vae", "--steps", "7"])
     assert calls == [Settings(steps=7)]
 
 
 def test_options_of_a_function_are_its_arguments(calls):
-    cli.main(["sheet", "--count", "9", "--output", "x.png"])
+    cli.main(["render-postcard-sheet", "--count", "9", "--output", "x.png"])
     assert calls == [(Path("x.png"), 9)]
 
 
 def test_help_of_a_command_lists_what_its_settings_say(calls, capsys):
     with pytest.raises(SystemExit) as stop:
-        cli.main(["train", "--help"])
+        cli.main(["train-postcard", "vae", "--help"])
     assert stop.value.code == 0
     assert "How many." in capsys.readouterr().out
     assert calls == []
@@ -67,14 +69,14 @@ def test_help_lists_every_command(args, capsys):
     assert all(name in out for name in cli.COMMANDS)
 
 
-@pytest.mark.parametrize("args", [["fly"], ["train-wings", "--steps", "1"]])
+@pytest.mark.parametrize("args", [["train-postcard"], ["train-postcard", "wings"], ["fly"]])
 def test_unknown_commands_exit_with_2_and_list_the_known(args, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(args)
     assert stop.value.code == 2
     err = capsys.readouterr().err
-    assert f"no command '{args[0]}'" in err
-    assert "istd" in err
+    assert f"no command '{' '.join(args)}'" in err
+    assert "evaluate-postcard" in err
 
 
 def test_help_imports_no_torch():

@@ -53,7 +53,7 @@ def test_a_house_is_dragged_to_where_it_shall_stand_and_the_rest_stays(postcard)
     assert pipeline_state(postcard) == before
     (reading,) = load_reader().read(to_pixels(found.picture, 128, 128))
     assert math.dist((reading.x, reading.y), TARGET[0]) < 28 / 4
-    assert reading.thing == "house" and reading.agrees({"colour": "red"})["colour"]
+    assert (reading.factors["thing"], reading.factors["colour"]) == ("house", "red")
     assert found.reason == "arrived" and math.dist(found.paths[-1, 0].tolist(), TARGET[0]) <= 8
     assert found.paths[0].tolist() == [list(HANDLE[0])] and len(found.paths) == len(found.losses) + 1
     assert list(found.seconds) == ["lora", "inversion", "motion", "sampling"]

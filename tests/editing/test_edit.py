@@ -10,8 +10,8 @@ from smoothnb.editing.edit import SWITCH
 from smoothnb.postcards import Scene, edit, full_caption, picture, thing_mask
 from smoothnb.sampling import sample
 
-SCENE = Scene(12.5, "snow", thing="house", hue=2, x=44, y=88, seed=3)
-SOURCE, TARGET = full_caption(SCENE), full_caption(edit(SCENE, hue=220))
+SCENE = Scene("noon", "snow", "clear", "house", "red", 44, 88, 44, sun_x=94, sun_y=24, ridges=2, seed=3)
+SOURCE, TARGET = full_caption(SCENE), full_caption(edit(SCENE, colour="blue"))
 STEPS = 10
 
 
@@ -126,9 +126,9 @@ def test_sdedit_starts_from_the_picture_under_noise(postcard, inverted):
 
 @pytest.mark.parametrize("method", SWITCH)
 def test_several_pictures_are_edited_as_each_would_be(postcard, method):
-    scenes = [SCENE, edit(SCENE, thing="pine", hue=130)]
+    scenes = [SCENE, edit(SCENE, thing="pine", colour="green")]
     sources = [full_caption(s) for s in scenes]
-    targets = [full_caption(edit(s, hue=220)) for s in scenes]
+    targets = [full_caption(edit(s, colour="blue")) for s in scenes]
     both = ddim_invert(postcard, [picture(s) for s in scenes], sources, 5, progress=False)
     options = {"method": method} | ({"blend": ["house", "pine"]} if method == "attention" else {})
     together = latents(edit_text(postcard, both, targets, **options))

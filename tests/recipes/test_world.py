@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from recipes.postcards.reader import pictures_of
-from smoothnb.postcards.captions import GRAMMAR, edit_as_stated, names
-from smoothnb.postcards.render import render, thing_mask
-from smoothnb.postcards.scene import THINGS, Scene, edit, random_scenes
-from smoothnb.postcards.stream import postcards
+from recipes.postcards.world.captions import GRAMMAR, agrees, caption, edit_as_stated, full_caption, names, stated
+from recipes.postcards.world.reader import Reader
+from recipes.postcards.world.render import render, thing_mask
+from recipes.postcards.world.scene import Scene, edit, random_scenes
 
 SCENES = list(itertools.islice(random_scenes(11), 40))
 
@@ -58,6 +58,15 @@ def test_the_day_closes_to_a_circle():
     assert (last - first).abs().max() < 0.02
 
 
+def test_captions_state_what_is_there():
+    rng = random.Random(0)
+    for scene in SCENES:
+        named = names(scene)
+        assert stated(full_caption(scene)) == named
+        assert stated(caption(scene, rng)).items() <= named.items()
+        assert all(agrees(scene, topic, name) for topic, name in named.items())
+
+
 @pytest.mark.parametrize("topic", ["time", "weather", "colour", "land"])
 def test_an_edit_in_words_gives_the_nearest_scene_that_they_describe(topic):
     scene = Scene(12.5, "sea", 0.2, 0.05, "house", 2, 0.1)
@@ -86,66 +95,7 @@ def test_masks_are_of_the_thing():
     assert difference[mask == 0].max() < 1e-5
 
 
-def test_pictures_have_the_asked_size_and_range():
-    for size in (64, 128):
-        pictures = render(SCENES[:8], size)
-        assert pictures.shape == (8, 3, size, size)
-        assert pictures.isfinite().all() and pictures.min() >= 0 and pictures.max() <= 1
-        assert pictures.flatten(1).std(1).min() > 0.03, "a picture is blank"
-
-
-def test_a_scene_looks_the_same_in_any_batch_and_its_seed_decides_shapes():
-    together = render(SCENES)
-    alone = torch.cat([render([s]) for s in SCENES])
-    assert torch.allclose(together, alone, atol=1e-5)
-    assert not torch.equal(render([Scene(ridges=1)]), render([Scene(ridges=1, seed=1)]))
-
-
-def test_a_large_picture_shows_the_small_one():
-    shrunk = torch.nn.functional.avg_pool2d(render(SCENES[:16], 512), 4)
-    # Stars and edges are drawn to the pixel; the rest must agree.
-    assert (render(SCENES[:16], 128) - shrunk).abs().mean() < 0.006
-
-
-def test_edges_are_antialiased():
-    mask = thing_mask([Scene(thing="balloon", x=64, y=40, size=44)])
-    assert 60 < ((mask > 0.05) & (mask < 0.95)).sum() < 600, "the outline should be soft, and only the outline"
-
-
-@pytest.mark.parametrize("thing", [t for t in THINGS if t != "none"])
-def test_the_mask_is_where_the_picture_changes(thing):
-    scene = Scene(thing=thing, land="sea" if thing == "sailboat" else "meadow", hue=285)
-    mask = thing_mask([scene])
-    changed = (render([scene]) - render([edit(scene, hue=60)])).abs().amax(1, keepdim=True) > 0.1
-    reflected = torch.zeros_like(mask)
-    reflected[:, :, int(scene.base) :] = 1
-    assert mask.sum() > 200
-    assert not (changed & (mask < 0.01) & (reflected < 1)).any()
-    ys, xs = torch.nonzero(mask[0, 0] > 0.5, as_tuple=True)
-    assert abs(xs.float().mean() - scene.x) < 4 and abs(ys.float().mean() - scene.y) < 10
-
-
-def test_no_banding_in_a_night_sky():
-    sky = (render([Scene(22.0, clouds=0.0, ridges=0.1, seed=4)])[0, :, :60, :4] * 255).round()
-    assert sky.diff(dim=1).abs().max() <= 6, "neighbouring rows of a gradient differ by a few levels at most"
-
-
-def test_things_stand_on_the_ground_and_within_the_picture():
-    for scene in itertools.islice(random_scenes(1), 500):
-        assert 0 < scene.x - scene.size / 3 and scene.x + scene.size / 3 < 128
-        assert 0 < scene.y - scene.size / 2 and scene.base < 128
-        if scene.thing not in ("none", "balloon"):
-            assert scene.base >= scene.horizon + 9
-
-
-def test_bad_arguments_are_refused():
-    with pytest.raises(ValueError, match="at least one scene"):
-        render([])
-    with pytest.raises(ValueError, match="size of at least 8"):
-        render([Scene()], size=4)
-
-
-def test_the_stream_is_the_same_whatever_its_batch_size():
-    few, many = (list(itertools.islice(postcards(3, batch_size=n), 6)) for n in (2, 6))
-    assert [(p.caption, p.scene) for p in few] == [(p.caption, p.scene) for p in many]
-    assert torch.allclose(few[5].picture, many[5].picture, atol=1e-5)
+def test_the_reader_reads_a_batch():
+    readings = Reader().read(render(SCENES[:3], size=64))
+    assert len(readings) == 3
+    assert all(0 <= r.hour < 24 and 0 <= r.hue < 360 and 0 <= r.lightness <= 1 for r in readings)
