@@ -7,8 +7,8 @@ import json
 import math
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -181,7 +181,7 @@ def _load(kind: type, place: Path | str, config: str | Path | None):
     """Loads a pipeline from a folder, a file, or the hub."""
     whole = isinstance(place, Path) and place.is_file()
     with _explained(place):
-        description = PARTS if whole else kind.load_config(str(place))
+        description = PARTS if whole else dict(kind.load_config(str(place)))
     if PARTS - set(description) or "text_encoder_2" in description:
         raise ValueError(
             f"{place} holds a {description.get('_class_name', 'pipeline of no known class')}, not a Stable "
@@ -195,16 +195,7 @@ def _load(kind: type, place: Path | str, config: str | Path | None):
         else:
             # Refuses pickled weights, on the hub too.
             load = functools.partial(kind.from_pretrained, str(place), use_safetensors=True, **options)
-            try:
-                pipe = load()
-            except OSError as error:
-                pipe = None
-                # The weights of some parts may be there as the variant fp16 alone.
-                if re.search("variant|safetensors", str(error)):
-                    with suppress(OSError, ValueError):
-                        pipe = load(variant="fp16")
-                if pipe is None:
-                    raise
+            pipe = _any_variant(load, place)
     for part in ("unet", "vae", "text_encoder"):
         if missing := [name for name, p in getattr(pipe, part).named_parameters() if p.is_meta]:
             raise ValueError(f"{place} is incomplete: the weights of {part} lack {missing[0]}. Download it again")
@@ -213,6 +204,20 @@ def _load(kind: type, place: Path | str, config: str | Path | None):
     except ValueError as error:
         raise ValueError(f"{place} cannot be used: {error}") from None
     return pipe
+
+
+def _any_variant(load: Callable, place: Path | str):
+    """Loads a pipeline whose weights may be there as one variant alone, such as model.fp16.safetensors."""
+    try:
+        return load()
+    except OSError as error:
+        if not re.search("variant|safetensors", str(error)):
+            raise
+        files = [] if isinstance(place, str) else sorted(place.glob("unet/*.*.safetensors"))
+        try:
+            return load(variant=re.split("[.-]", files[0].name)[1] if files else "fp16")
+        except (OSError, ValueError):
+            raise error from None
 
 
 @contextmanager

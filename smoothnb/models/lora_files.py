@@ -18,7 +18,7 @@ WEIGHTS = "pytorch_lora_weights.safetensors"
 
 Form = Literal["diffusers", "kohya"]
 
-KEY = re.compile(
+KEYS = re.compile(
     r"(?P<prefix>lora_unet_|base_model\.model\.|unet\.)?(?P<module>.+)\."
     r"(?:lora_(?P<half>down|up|A|B)(?:\.\w+)?\.weight|alpha)"
 )
@@ -117,7 +117,7 @@ def read_lora(source: str | Path, modules: Iterable[str] = ()) -> Lora:
                 "file with pipe.load_lora_weights"
             )
         (renamed,) = convert_unet_state_dict_to_peft({key: value})
-        match = KEY.fullmatch(renamed)
+        match = KEYS.fullmatch(renamed)
         if match is None:
             kind = next((kind for sign, kind in OTHER_KINDS.items() if sign in key), "no LoRA that can be read")
             raise ValueError(f"{path} holds {kind} ({key}): expected a plain LoRA, with keys such as {EXPECTED}")

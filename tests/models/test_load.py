@@ -141,7 +141,7 @@ DAMAGES = {
     "another width": ("unet/config.json", narrowed, ValueError, "do not belong together"),
     "no configuration": ("vae/config.json", lambda f: f.unlink(), OSError, r"no file named config\.json"),
     "damaged configuration": ("unet/config.json", lambda f: f.write_text("{"), OSError, "not a valid JSON"),
-    "damaged index": ("model_index.json", lambda f: f.write_text("[]"), ValueError, "incomplete or damaged"),
+    "damaged index": ("model_index.json", lambda f: f.write_text("[]"), ValueError, "pipeline of no known class"),
     "no tokenizer": ("tokenizer/tokenizer.json", lambda f: f.unlink(), FileNotFoundError, "tokenizer/tokenizer.json"),
     "damaged tokenizer": ("tokenizer/tokenizer.json", lambda f: f.write_text("{"), ValueError, "incomplete or damaged"),
     "damaged vocabulary": ("vocabulary.json", lambda f: f.write_text("{"), ValueError, "is damaged: expected a JSON"),

@@ -231,10 +231,10 @@ def test_other_kinds_of_unets_are_refused_by_name(pipe, tmp_path, name):
     assert str(tmp_path) in str(said.value)
 
 
-@pytest.mark.parametrize("shards", [None, "20KB"])
+@pytest.mark.parametrize(("variant", "shards"), [("fp16", None), ("fp16", "20KB"), ("bf16", "20KB")])
 @pytest.mark.filterwarnings("ignore")  # of diffusers, about saving in shards
-def test_weights_may_be_there_in_half_precision_alone(plain, tmp_path, shards):
-    plain.save_pretrained(tmp_path, variant="fp16", max_shard_size=shards)
+def test_weights_may_be_there_as_one_variant_alone(plain, tmp_path, variant, shards):
+    plain.save_pretrained(tmp_path, variant=variant, max_shard_size=shards)
     assert fingerprint(sn.load_pipeline(tmp_path, "cpu")) == fingerprint(plain)
     shutil.rmtree(tmp_path / "vae")
     plain.vae.save_pretrained(tmp_path / "vae")
