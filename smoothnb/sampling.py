@@ -14,8 +14,7 @@ from smoothnb._utils.memory import oom_hint
 from smoothnb._utils.pipeline import Pipeline, check_embeddings, check_latents, check_pipeline
 from smoothnb.images import to_pil
 from smoothnb.latents import Seeds, decode, decode_pixels, seeded_noise
-from smoothnb.models.load import ddim
-from smoothnb.models.parts import device_of, recommended_guidance
+from smoothnb.models.parts import ddim, device_of, recommended_guidance
 
 
 @dataclass(frozen=True)

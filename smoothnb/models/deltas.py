@@ -26,11 +26,7 @@ def save_difference(base, tuned, folder: Path, base_name: str) -> Path:
 
     Matrices and kernels are quantized to 4 or 8 bits (`BITS`), with a step for each row; vectors are float16.
 
-    Args:
-        base: The base pipeline.
-        tuned: The fine-tuned pipeline, of the same architecture.
-        folder: Folder to write to; `load_pipeline` reads it from `data/`.
-        base_name: Name of the base, as `load_pipeline` takes it.
+    `load_pipeline` reads the file from a folder in `data/`, given the name of the base there.
     """
     from safetensors.torch import save_file
 

@@ -42,11 +42,6 @@ def add_lora(unet: nn.Module, rank: int, name: str = SMOOTH) -> None:
 def stacked_lora(unet: nn.Module, rank: int, name: str) -> Iterator[list[nn.Parameter]]:
     """Temporarily adds one more LoRA to a UNet, on top of the active ones, which keep their weights.
 
-    Args:
-        unet: A diffusers UNet.
-        rank: Rank of the new LoRA.
-        name: Name of its adapter.
-
     Yields:
         The new LoRA's weights, in float32; they alone require gradients.
 
@@ -83,8 +78,6 @@ def lora_of(pipe: Pipeline, dtype: torch.dtype | None = None) -> Lora:
         ValueError: If it holds none, or one that is not a plain LoRA of the UNet, such as DoRA.
     """
     _smooth_layers(pipe)
-    if pipe.text_encoder in _smooth_parts(pipe):
-        raise ValueError("the smooth LoRA of this pipeline trains the text encoder too, which a smooth LoRA may not")
     unet = adapters.unwrapped(pipe.unet)
     weights = weights_of(unet)
     check_plain(unet.peft_config[SMOOTH].to_dict(), "the smooth LoRA of this pipeline")
@@ -192,21 +185,18 @@ def set_smoothness(pipe: Pipeline, smoothness: float) -> None:
     at_least(0, smoothness=smoothness)
     layers = _smooth_layers(pipe)
     adapters.check_open(layers)
-    for part in _smooth_parts(pipe):
-        adapters.activate(part, SMOOTH, adapters.State.of(part))
+    unet = adapters.unwrapped(pipe.unet)
+    adapters.activate(unet, SMOOTH, adapters.State.of(unet))
     for layer in layers:
         layer.set_scale(SMOOTH, float(smoothness))
 
 
-def _smooth_parts(pipe: Pipeline) -> list[nn.Module]:
-    parts = (adapters.unwrapped(pipe.unet), pipe.text_encoder)
-    return [part for part in parts if SMOOTH in getattr(part, "peft_config", {})]
-
-
 def _smooth_layers(pipe: Pipeline) -> list[nn.Module]:
-    """The layers that hold the smooth LoRA; ValueError if there are none."""
+    """The layers that hold the smooth LoRA; ValueError if there are none, or some are in the text encoder."""
     check_pipeline(pipe)
-    layers = [layer for part in _smooth_parts(pipe) for layer in adapters.layers(part)]
+    if SMOOTH in getattr(pipe.text_encoder, "peft_config", {}):
+        raise ValueError("the smooth LoRA of this pipeline trains the text encoder too: load it under another name")
+    layers = adapters.layers(adapters.unwrapped(pipe.unet))
     if found := [layer for layer in layers if SMOOTH in getattr(layer, "scaling", {})]:
         return found
     raise ValueError("this pipeline has no smooth LoRA: load it with load_pipeline(..., smooth=True)")
@@ -216,12 +206,11 @@ def _smooth_layers(pipe: Pipeline) -> list[nn.Module]:
 def blended(pipe: Pipeline, smoothness: float) -> Iterator[None]:
     """Temporarily sets another smoothness; see `set_smoothness`."""
     scales = {layer: layer.scaling[SMOOTH] for layer in _smooth_layers(pipe)}
-    before = [adapters.State.of(part) for part in _smooth_parts(pipe)]
+    before = adapters.State.of(adapters.unwrapped(pipe.unet))
     try:
         set_smoothness(pipe, smoothness)
         yield
     finally:
-        for state in before:
-            state.restore()
+        before.restore()
         for layer, scale in scales.items():
             layer.scaling[SMOOTH] = scale

@@ -1,4 +1,4 @@
-"""A pipeline's parts, wherever their weights are: compiled, offloaded by accelerate, or simply there."""
+"""A pipeline's scheduler, and its parts, wherever their weights are: compiled, offloaded, or simply there."""
 
 import functools
 import math
@@ -30,6 +30,32 @@ def recommended_guidance(pipe: Pipeline, guidance_scale: float | None = None) ->
     if not 1 <= scale < math.inf:
         raise ValueError(f"expected guidance_scale of at least 1 (1 is no guidance), got {scale}")
     return float(scale)
+
+
+def ddim(scheduler, **settings: object):
+    """Builds the DDIM scheduler that this package draws and inverts with, whatever scheduler a pipeline has.
+
+    It has the noise schedule and the prediction type of the given one, and Stable Diffusion's spacing ("leading", from
+    t = 1): only there every step starts at the t where the one before ends, so that an inversion runs through the same
+    states, and none starts at t = T, where a model of zero terminal SNR has forgotten the picture.
+
+    Args:
+        scheduler: A diffusers scheduler with ᾱ_t; it is left as it was.
+        settings: Settings of `diffusers.DDIMScheduler` to replace.
+    """
+    from diffusers import DDIMScheduler
+
+    config, alpha_bar = scheduler.config, scheduler.alphas_cumprod.cpu().clone()
+    own = ("beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type")
+    kept = {name: config[name] for name in own if name in config} | {"num_train_timesteps": len(alpha_bar)}
+    if kept.get("beta_schedule") not in ("linear", "scaled_linear", "squaredcos_cap_v2"):
+        betas = 1 - alpha_bar / torch.cat([torch.ones_like(alpha_bar[:1]), alpha_bar[:-1]])
+        kept |= {"beta_schedule": "linear", "trained_betas": betas.tolist()}
+    spacing = dict(timestep_spacing="leading", steps_offset=1, set_alpha_to_one=False)
+    zero_snr = config.get("rescale_betas_zero_snr", False)
+    found = DDIMScheduler(**kept | spacing | {"clip_sample": False, "rescale_betas_zero_snr": zero_snr} | settings)
+    found.alphas_cumprod, found.final_alpha_cumprod = alpha_bar, alpha_bar[0]
+    return found
 
 
 def weights_of(part: nn.Module) -> dict[str, Tensor]:
