@@ -368,28 +368,23 @@ def test_an_inversion_of_before_there_was_a_precision_is_still_read(plain, tmp_p
         old.check(copy.deepcopy(plain).to(torch.bfloat16))
 
 
-@pytest.fixture
-def default_dtype():
-    """Sets the default dtype for the rest of a test."""
-    yield torch.set_default_dtype
-    torch.set_default_dtype(torch.float32)
-
-
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_the_default_dtype_changes_nothing(plain, expected, tmp_path, default_dtype, dtype):
-    noise, walk = sn.seeded_noise(plain, [5, 6]), sn.istd(plain, PROMPT, 3, num_inference_steps=2, progress=False)
-    learned = np.asarray(dragged(plain, lora_steps=2).picture)
-    sd = sn.Schedule.of(plain.scheduler)
-    directions = sn.unit_directions((2, 3), torch.Generator().manual_seed(0))
+def test_the_default_dtype_changes_nothing(plain, expected, tmp_path, request, dtype):
+    def computed():
+        return [
+            sn.seeded_noise(plain, [5, 6]), sn.Schedule.of(plain.scheduler).sigma,
+            sn.unit_directions((2, 3), torch.Generator().manual_seed(0)),
+            sn.istd(plain, PROMPT, 3, num_inference_steps=2, progress=False).distances,
+            torch.tensor(np.asarray(dragged(plain, lora_steps=2).picture)),
+        ]  # fmt: skip
+
+    before = computed()
     plain.save_pretrained(tmp_path)
-    default_dtype(dtype)
-    assert torch.equal(sn.seeded_noise(plain, [5, 6]), noise)
+    request.addfinalizer(lambda: torch.set_default_dtype(torch.float32))
+    torch.set_default_dtype(dtype)
+    assert all(map(torch.equal, computed(), before))
     assert_same(jobs(plain, expected[0]), expected[1])
-    np.testing.assert_array_equal(np.asarray(dragged(plain, lora_steps=2).picture), learned)
-    assert torch.equal(sn.istd(plain, PROMPT, 3, num_inference_steps=2, progress=False).distances, walk.distances)
-    assert torch.equal(sn.unit_directions((2, 3), torch.Generator().manual_seed(0)), directions)
-    assert torch.equal(sn.Schedule.of(plain.scheduler).sigma, sd.sigma)
-    assert sn.mix(noise, [1, 2]).dtype == sn.slerp(*noise, 0.5).dtype == torch.float32
+    assert sn.mix(before[0], [1, 2]).dtype == sn.slerp(*before[0], 0.5).dtype == torch.float32
     loaded = sn.load_pipeline(tmp_path, "cpu")
     assert loaded.unet.dtype == torch.float32
     np.testing.assert_array_equal(drawn(loaded), expected[1]["generate"])
