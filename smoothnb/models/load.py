@@ -1,6 +1,5 @@
 """Loads diffusion pipelines: those that come with the package, local folders, and the Hugging Face hub."""
 
-import functools
 import hashlib
 import inspect
 import json
@@ -9,20 +8,20 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial, wraps
 from pathlib import Path
 
 import torch
 
 from smoothnb._utils.console import errors_only, no_bars, warn
 from smoothnb._utils.files import expanded
-from smoothnb._utils.pipeline import Pipeline, check_pipeline
+from smoothnb._utils.pipeline import PARTS, Pipeline, check_pipeline
 from smoothnb._utils.temporarily import default_float32
 from smoothnb.models.deltas import DIFFERENCE, apply_difference, base_of
 from smoothnb.models.lora import import_lora
 from smoothnb.models.parts import ddim, weights_of
 from smoothnb.models.sources import find_model, smooth_lora
 
-PARTS = {"vae", "unet", "text_encoder", "tokenizer", "scheduler"}
 ADAPTER_STATE = ("_active_adapter", "disable_adapters", "scaling", "merged_adapters")
 """What peft keeps in each layer about its adapters, besides their weights."""
 WORD = re.compile(r"\w+(?:['’]\w+)*")
@@ -156,7 +155,7 @@ def _load(kind: type, place: Path | str, config: str | Path | None):
     whole = isinstance(place, Path) and place.is_file()
     with _explained(place):
         description = PARTS if whole else dict(kind.load_config(str(place)))
-    if PARTS - set(description) or "text_encoder_2" in description:
+    if set(PARTS) - set(description) or "text_encoder_2" in description:
         raise ValueError(
             f"{place} holds a {description.get('_class_name', 'pipeline of no known class')}, not a Stable "
             "Diffusion pipeline with one text encoder: smoothnb works with Stable Diffusion 1.x and 2.x and models "
@@ -168,8 +167,7 @@ def _load(kind: type, place: Path | str, config: str | Path | None):
             pipe = kind.from_single_file(str(place), config=config and str(expanded(config)), **options)
         else:
             # Refuses pickled weights, on the hub too.
-            load = functools.partial(kind.from_pretrained, str(place), use_safetensors=True, **options)
-            pipe = _any_variant(load, place)
+            pipe = _any_variant(partial(kind.from_pretrained, str(place), use_safetensors=True, **options), place)
     for part in ("unet", "vae", "text_encoder"):
         if missing := [name for name, p in getattr(pipe, part).named_parameters() if p.is_meta]:
             raise ValueError(f"{place} is incomplete: the weights of {part} lack {missing[0]}. Download it again")
@@ -240,7 +238,7 @@ def warn_of_unknown_words(pipe: Pipeline, words: Sequence[str], topics: Mapping[
     original = pipe.encode_prompt
     signature = inspect.signature(original)
 
-    @functools.wraps(original)
+    @wraps(original)
     def encode_prompt(*args, **kwargs):
         given = signature.bind(*args, **kwargs).arguments
         prompts = [given.get("prompt"), given.get("negative_prompt")]
