@@ -2,12 +2,14 @@
 
 import math
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+PointList = Sequence[Sequence[float]] | np.ndarray | Tensor
+"""Points (x, y), in pixels of a picture."""
 SEEDS = (-(2**63), 2**64 - 1)
 """Range of the seeds of torch's generators."""
 

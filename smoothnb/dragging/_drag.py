@@ -11,6 +11,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from smoothnb._utils.checks import PointList
 from smoothnb._utils.console import progress_bar, warn
 from smoothnb._utils.memory import oom_hint
 from smoothnb._utils.pipeline import Pipeline, check_latents, check_pipeline
@@ -19,7 +20,7 @@ from smoothnb.dragging.features import FeatureExtractor
 from smoothnb.dragging.moving import DragState, DragTask, optimize
 from smoothnb.dragging.options import DragOptions
 from smoothnb.dragging.picture_lora import picture_lora
-from smoothnb.dragging.request import PointList, Request
+from smoothnb.dragging.request import Request
 from smoothnb.dragging.source import Source, inverted_states, sampled_states
 from smoothnb.images import ImageLike, to_rgb
 from smoothnb.latents import decode, encode, picture_size

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -24,7 +25,7 @@ GRID = 64
 def point_map(
     pipe: Pipeline,
     inversion: Inversion,
-    point: Sequence[float],
+    point: Sequence[float] | np.ndarray | Tensor,
     other: Inversion | None = None,
     strength: float = 0.2,
     blocks: Sequence[int] = (-2, -1),

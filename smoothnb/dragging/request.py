@@ -11,15 +11,12 @@ from jaxtyping import Bool, Float
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from smoothnb._utils.checks import check_points
+from smoothnb._utils.checks import PointList, check_points
 from smoothnb._utils.pipeline import Pipeline
 from smoothnb.dragging.moving import DragTask
 from smoothnb.dragging.options import DragOptions
 from smoothnb.images import ImageLike, to_mask
 from smoothnb.models.parts import device_of
-
-PointList = Sequence[Sequence[float]]
-"""(x, y) for each point."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from smoothnb._utils.checks import at_least, check_points
+from smoothnb._utils.checks import PointList, at_least, check_points
 from smoothnb.images import ImageLike, to_mask, to_rgb
 
-Points = Sequence[Sequence[float]]
-"""(x, y) in pixels of the picture."""
 FROM, TO, WAY = (214, 69, 65), (47, 102, 144), (255, 255, 255)
 """Colours of handles, targets, and lines."""
 DIMMED = 0.45
@@ -19,9 +17,9 @@ DIMMED = 0.45
 
 def mark(
     picture: Image.Image,
-    handles: Points = (),
-    targets: Points = (),
-    paths: Sequence[Points] = (),
+    handles: PointList = (),
+    targets: PointList = (),
+    paths: Sequence[PointList] = (),
     mask: ImageLike | None = None,
     width: int = 256,
 ) -> Image.Image:
@@ -71,7 +69,7 @@ def mark(
     return sheet.resize(size, Image.Resampling.LANCZOS)
 
 
-def _at(points: Points, scale: float) -> list[tuple[float, float]]:
+def _at(points: PointList, scale: float) -> list[tuple[float, float]]:
     return [(x * scale, y * scale) for x, y in points]
 
 

@@ -2,7 +2,6 @@
 
 import base64
 import io
-from collections.abc import Sequence
 from pathlib import Path
 
 import anywidget
@@ -10,7 +9,7 @@ import numpy as np
 import traitlets
 from PIL import Image
 
-from smoothnb._utils.checks import at_least, check_points
+from smoothnb._utils.checks import PointList, at_least, check_points
 from smoothnb.images import ImageLike, to_mask, to_rgb
 
 HERE = Path(__file__).parent
@@ -62,8 +61,8 @@ class DragCanvas(anywidget.AnyWidget):
     def __init__(
         self,
         picture: ImageLike,
-        handles: Sequence[Sequence[float]] = (),
-        targets: Sequence[Sequence[float]] = (),
+        handles: PointList = (),
+        targets: PointList = (),
         mask: ImageLike | None = None,
         width: int = 384,
     ):
@@ -150,7 +149,7 @@ class DragCanvas(anywidget.AnyWidget):
     def _valid_arrows(self, proposal: dict) -> list[list[float]]:
         arrows = proposal["value"]
         try:
-            if any(np.shape(arrow) != (4,) for arrow in arrows):
+            if any(np.shape(arrow) != (4,) or None in arrow for arrow in arrows):
                 raise ValueError(f"expected arrows as [x0, y0, x1, y1], got {arrows!r}")
             ends = [end for arrow in arrows for end in (arrow[:2], arrow[2:])]
             return np.reshape(check_points("end of an arrow", ends, self.picture.size), (-1, 4)).round(1).tolist()

@@ -1,13 +1,13 @@
 """An editor for `drag`: a canvas, and the dragged picture next to it."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
 
 import ipywidgets as widgets
 from PIL import Image
 
-from smoothnb._utils.checks import at_least
+from smoothnb._utils.checks import PointList, at_least
 from smoothnb._utils.pipeline import Pipeline, check_pipeline
 from smoothnb.dragging import Dragged, DragOptions, drag
 from smoothnb.images import ImageLike, to_pil, to_pixels
@@ -64,8 +64,8 @@ class DragEditor(widgets.VBox):
         pipe: Pipeline,
         picture: ImageLike,
         prompt: str,
-        handles: Sequence[Sequence[float]] = (),
-        targets: Sequence[Sequence[float]] = (),
+        handles: PointList = (),
+        targets: PointList = (),
         mask: ImageLike | None = None,
         options: DragOptions = DragOptions(),  # noqa: B008 (it is frozen)
         frames: int = 9,

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import ipywidgets as widgets
+import numpy as np
 from PIL import Image
 
 from smoothnb._utils.pipeline import Pipeline, check_pipeline
@@ -55,7 +56,7 @@ class EditSlider(widgets.VBox):
         target_prompt: str,
         answer: Callable[[str], Image.Image] | None = None,
         invert: Callable[[Pipeline, Image.Image, str], Inversion] | None = None,
-        switches: Sequence[float] = SWITCHES,
+        switches: Sequence[float] | np.ndarray = SWITCHES,
         width: int = 192,
         options: Mapping[str, object] | None = None,
     ):

@@ -4,8 +4,10 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import traitlets
 from PIL import Image
+from torch import Tensor
 
 from smoothnb._utils.checks import at_least
 from smoothnb.figures.export import save_frames
@@ -59,7 +61,7 @@ class MixingSlider(FrameViewer):
     def __init__(
         self,
         frames: Row | Mapping[str, Row],
-        etas: Sequence[float] | None = None,
+        etas: Sequence[float] | np.ndarray | Tensor | None = None,
         labels: Sequence[str] | None = None,
         width: int = 384,
         interval: int = 250,
@@ -180,7 +182,7 @@ class BlendSlider(MixingSlider):
     def __init__(
         self,
         frames: Mapping[float, Row],
-        etas: Sequence[float] | None = None,
+        etas: Sequence[float] | np.ndarray | Tensor | None = None,
         width: int = 384,
         interval: int = 250,
     ):
