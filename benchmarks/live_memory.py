@@ -19,7 +19,7 @@ HALVES = (torch.float16, torch.bfloat16)
 
 
 class LiveMemory(TorchDispatchMode):
-    """Meanwhile every tensor that an operation gives is counted until it is freed: what an allocator has to hold.
+    """Temporarily counts every tensor that an operation gives, until it is freed: what an allocator has to hold.
 
     Half precision then takes as many bytes as on a GPU, and on a CPU about the time of float32: products of matrices
     are computed in float32 and rounded, as a GPU's tensor cores do, and what that takes for the moment is not counted.

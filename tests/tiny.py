@@ -1,4 +1,4 @@
-"""A tiny pipeline that stands in for models, in tests and in programs beside them."""
+"""A tiny pipeline that stands in for models, in tests and in the programs that they start."""
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel

@@ -166,5 +166,5 @@ class _Lending:
 
 
 def lend(unet, control: Control) -> AbstractContextManager[None]:
-    """Meanwhile a UNet's attention does what the control says. Its own processors come back, whatever happens."""
+    """Temporarily applies a control to a UNet's attention. Its own processors are restored, after errors too."""
     return attending(unet, _Lending(control))

@@ -2,7 +2,7 @@
 // the view's until it ends: only then is it sent, as the kernel may be busy or far away.
 
 const HINTS = {
-  arrow: "Drag from what shall move to where it shall go.",
+  arrow: "Drag from what should move to where it should go.",
   paint: "Paint where the picture may change.",
   erase: "Erase where the picture must stay as it is.",
 };

@@ -38,7 +38,7 @@ def test_an_arrow_is_drawn_and_the_result_appears_beside_it(page, run):
     page.mouse.down()
     page.mouse.move(box["x"] + 148, box["y"] + 176, steps=4)
     page.mouse.up()
-    output.get_by_text("Drag from what shall move").wait_for(timeout=10_000)
+    output.get_by_text("Drag from what should move").wait_for(timeout=10_000)
     drag.click()
     output.get_by_text(re.compile(r"after \d steps.* s\)$")).wait_for(timeout=60_000)
     run(page, 2)

@@ -1,4 +1,4 @@
-"""Reference attention, beside diffusers' own attention as the oracle."""
+"""Reference attention, compared with diffusers' own attention as the oracle."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Words and their tokens, and two prompts beside each other."""
+"""Words and their tokens, and two prompts compared with each other."""
 
 import pytest
 import torch

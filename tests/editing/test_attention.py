@@ -1,4 +1,4 @@
-"""Attention lent from sources to edits, beside diffusers' own processors as the oracle."""
+"""Attention lent from sources to edits, compared with diffusers' own processors as the oracle."""
 
 import pytest
 import torch

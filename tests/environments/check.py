@@ -1,10 +1,10 @@
-"""Installs smoothnb from its wheel beside given versions of other packages, and runs the tests and notebooks there.
+"""Installs smoothnb from its wheel with given versions of other packages, and runs the tests and notebooks there.
 
     python3.13 tests/environments/check.py colab
     python3.11 tests/environments/check.py oldest
     python3.13 tests/environments/check.py newest --no-notebooks
 
-Each NAME.txt beside this file lists versions; "oldest" are the lower bounds in pyproject.toml themselves. They are
+Each NAME.txt next to this file lists versions; "oldest" are the lower bounds in pyproject.toml themselves. They are
 installed first. The wheel comes after, and may add packages but replace none: in Colab, a package that is replaced
 means a runtime that has to be restarted. Tests and notebooks then run in a folder without the sources.
 """
@@ -40,7 +40,7 @@ def installed(pip: list[str]) -> dict[str, str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", help="oldest, or a file beside this one without .txt")
+    parser.add_argument("name", help="oldest, or a file next to this one, without .txt")
     parser.add_argument("--folder", type=Path, help="for the environment and the copies; kept. By default a new one")
     parser.add_argument("--tests", default="tests", help="which tests to run")
     parser.add_argument("--no-notebooks", action="store_true")

@@ -74,7 +74,7 @@ def said(editor):
 
 
 def shown(editor):
-    """What stands beside the canvas."""
+    """What stands next to the canvas."""
     (both,) = editor.children
     assert both.children[0].children[0] is editor.canvas
     return list(both.children[1:])
